@@ -1,0 +1,10 @@
+"""Introspective variational autoencoders in JAX: train, evaluate, sample."""
+
+__version__ = "0.1.0"
+
+
+def load(workdir, **options):
+    """The trained model of a work directory; see `introvae_jax.model.load`."""
+    from introvae_jax import model  # here, so that importing the package does not start JAX
+
+    return model.load(workdir, **options)

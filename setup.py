@@ -1,0 +1,43 @@
+"""Package definition; constraints.txt holds the versions that were tested together."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="introvae_jax",
+    version=VERSION,
+    description="Train, evaluate and use introspective variational autoencoders in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "introvae_jax/data/digits/LICENSE.md"],
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["introvae_jax", "introvae_jax.*"]),
+    package_data={"introvae_jax.data.digits": ["digits.npz", "LICENSE.md"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "clu>=0.0.12",
+        "etils[epath]>=1.9",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.8",
+        "matplotlib>=3.8",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=10.1",
+        "tensorboardX>=2.6.2",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["pytest>=8.0", "ruff>=0.9"],
+    },
+)
