@@ -1,0 +1,90 @@
+"""The residual encoder and decoder of IntroVAE (Huang et al. 2018, section 4.1 and table 6).
+
+Images are NHWC float32, nominally in [0, 1]. A network for `size` x `size` images has
+log2(size / 4) channel counts, one for each halving of the resolution down to 4x4.
+"""
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from introvae_jax.nets import layers
+
+
+class Block(nn.Module):
+    """conv - norm - LeakyReLU - conv, plus the input; then norm and LeakyReLU of the sum."""
+
+    features: int
+    norm: str
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, stored: bool) -> jax.Array:
+        norm = lambda name: layers.Norm(self.norm, self.axis_name, name=name)  # noqa: E731
+        identity = x
+        if x.shape[-1] != self.features:
+            identity = layers.conv(self.features, 1, self.dtype, name="expand")(x)
+        y = layers.conv(self.features, 3, self.dtype, name="conv1")(x)
+        y = layers.leaky_relu(norm("norm1")(y, stored))
+        y = layers.conv(self.features, 3, self.dtype, name="conv2")(y)
+        return layers.leaky_relu(norm("norm2")(y + identity, stored))
+
+
+class Residual(nn.Module):
+    """What encoder and decoder have in common.
+
+    channels: channel counts from the full resolution down.
+    norm: "batch" (moments of the batch, over `axis_name` too), "group" or "none".
+    dtype: what the convolutions compute in; parameters and outputs stay float32.
+    remat: recompute each block in the backward pass instead of storing its activations.
+    """
+
+    channels: tuple[int, ...]
+    z_dim: int
+    norm: str = "batch"
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def block(self, features: int, name: str) -> nn.Module:
+        cls = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        return cls(features, self.norm, self.axis_name, self.dtype, name=name)
+
+
+class Encoder(Residual):
+    """q(z|x): images [B, S, S, C] -> mu and logvar, each float32 [B, z_dim]."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, stored: bool = False) -> tuple[jax.Array, jax.Array]:
+        x = layers.conv(self.channels[0], 5, self.dtype, name="stem")(x.astype(self.dtype))
+        x = layers.Norm(self.norm, self.axis_name, name="stem_norm")(x, stored)
+        x = layers.average_pool(layers.leaky_relu(x))
+        for features in self.channels[1:]:
+            x = self.block(features, f"block_{x.shape[1]}")(x, stored)
+            x = layers.average_pool(x)
+        x = self.block(self.channels[-1], f"block_{x.shape[1]}")(x, stored)
+        x = x.reshape(x.shape[0], -1)
+        dense = nn.Dense(2 * self.z_dim, dtype=self.dtype, kernel_init=layers.kernel_init, name="moments")
+        mu, logvar = jnp.split(dense(x).astype(jnp.float32), 2, axis=-1)
+        return mu, logvar
+
+
+class Decoder(Residual):
+    """p(x|z): latents [B, z_dim] -> images float32 [B, S, S, image_channels], no output activation."""
+
+    image_channels: int = 3
+
+    @nn.compact
+    def __call__(self, z: jax.Array, stored: bool = False) -> jax.Array:
+        features = self.channels[-1]
+        dense = nn.Dense(4 * 4 * features, dtype=self.dtype, kernel_init=layers.kernel_init, name="project")
+        x = nn.relu(dense(z.astype(self.dtype))).reshape(-1, 4, 4, features)
+        for features in reversed(self.channels):
+            x = self.block(features, f"block_{x.shape[1]}")(x, stored)
+            x = layers.upsample(x)
+        x = self.block(self.channels[0], f"block_{x.shape[1]}")(x, stored)
+        x = layers.conv(self.image_channels, 5, self.dtype, use_bias=True, name="predict")(x)
+        return x.astype(jnp.float32)

@@ -1,0 +1,47 @@
+"""Four simulated devices, strict ranks, and small building blocks that several tests share."""
+
+import os
+
+# Before JAX starts: simulated devices deadlock when XLA's thread pool is smaller than twice their number.
+os.environ["NPROC"] = "8"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run_command():
+    """A function that runs `python -m MODULE ARGS` in the repository as a user would, on one device."""
+
+    def run(module, *args, timeout=300, **options):
+        env = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")}
+        command = [sys.executable, "-m", module, *args]
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout, check=False, **options
+        )
+
+    return run
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of 12 smooth colour images of 40x30 pixels, some nested, as png, jpg and webp."""
+    folder = tmp_path / "images"
+    (folder / "nested").mkdir(parents=True)
+    key = np.random.default_rng(0)
+    for i in range(12):
+        corners = Image.fromarray(key.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+        place = folder / ("nested" if i % 4 == 0 else "") / f"{i:02d}.{('png', 'jpg', 'webp')[i % 3]}"
+        corners.resize((40, 30), Image.Resampling.BICUBIC).save(place)
+    return folder
