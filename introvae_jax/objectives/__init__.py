@@ -1,0 +1,17 @@
+"""The objectives by name; adding one means adding its file and its line here."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from introvae_jax.objectives.base import Objective
+from introvae_jax.objectives.introvae import IntroVAE
+from introvae_jax.objectives.vae import VAE
+
+OBJECTIVES = {"introvae": IntroVAE, "vae": VAE}
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Objective:
+    """The objective `name` with the fields that it reads taken from `settings`. Raises KeyError for an unknown name."""
+    cls = OBJECTIVES[name]
+    return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})

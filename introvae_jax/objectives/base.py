@@ -1,0 +1,47 @@
+"""What an objective of this family is: two losses over the same noise, one for each network.
+
+An objective is a frozen dataclass (its fields are the keys of `config.objective` that it reads) with
+
+    encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
+    decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
+
+encode: images -> (mu, logvar). decode: latents -> images. mean: [B] -> scalar, the mean over the
+GLOBAL batch. z: the latents of the real images, handed on so that they are encoded once.
+terms: scalars by name, for the log. The step differentiates the first loss with respect to the
+encoder's parameters and the second with respect to the decoder's, nothing else.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from flax import struct
+import jax
+
+Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+Decode = Callable[[jax.Array], jax.Array]
+Mean = Callable[[jax.Array], jax.Array]
+Terms = dict[str, jax.Array]
+
+
+class Batch(struct.PyTreeNode):
+    """One step's randomness, drawn once.
+
+    x: real images [B, H, W, C] in [0, 1]. eps: noise of the reparameterisation [B, Z].
+    zp: latents from the prior N(0, I) [B, Z].
+    """
+
+    x: jax.Array
+    eps: jax.Array
+    zp: jax.Array
+
+
+class Objective(Protocol):
+    """The two functions every objective has; see the module's docstring."""
+
+    def encoder_loss(
+        self, encode: Encode, decode: Decode, batch: Batch, mean: Mean
+    ) -> tuple[jax.Array, tuple[jax.Array, Terms]]: ...
+
+    def decoder_loss(
+        self, encode: Encode, decode: Decode, batch: Batch, z: jax.Array, mean: Mean
+    ) -> tuple[jax.Array, Terms]: ...

@@ -1,0 +1,27 @@
+"""The named terms that the objectives are sums of. Every function returns one value per example, [B]."""
+
+import jax
+import jax.numpy as jnp
+
+
+def kl(mu: jax.Array, logvar: jax.Array) -> jax.Array:
+    """KL(N(mu, exp(logvar)) || N(0, I)) in nats, summed over the latent dimensions.
+
+    mu, logvar: [B, Z]. Returns [B], never negative up to rounding.
+    Source: Kingma and Welling 2014 (arXiv 1312.6114), appendix B; IntroVAE eq. 8 without its sum over examples.
+    """
+    return 0.5 * jnp.sum(jnp.square(mu) + jnp.exp(logvar) - 1.0 - logvar, axis=-1)
+
+
+def reconstruction(x: jax.Array, xr: jax.Array) -> jax.Array:
+    """Half the squared error, summed over pixels and channels.
+
+    x, xr: images [B, H, W, C] in the same range. Returns [B].
+    Source: IntroVAE eq. 9. The released code drops the factor 1/2.
+    """
+    return 0.5 * jnp.sum(jnp.square(xr - x), axis=tuple(range(1, x.ndim)))
+
+
+def reparameterize(mu: jax.Array, logvar: jax.Array, eps: jax.Array) -> jax.Array:
+    """A sample of N(mu, exp(logvar)) from standard normal noise `eps`; all [B, Z]."""
+    return mu + jnp.exp(0.5 * logvar) * eps
