@@ -1,0 +1,20 @@
+"""The optimizer of each network, by config."""
+
+import optax
+
+SCHEDULES = ("constant", "cosine", "step")
+
+
+def schedule(name: str, *, learning_rate: float, steps: int, decay_steps: tuple[int, ...]) -> optax.Schedule:
+    """Learning rate by step: "constant", "cosine" (to 0 at `steps`) or "step" (a tenth at each of `decay_steps`)."""
+    if name == "cosine":
+        return optax.cosine_decay_schedule(learning_rate, steps)
+    if name == "step":
+        return optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(decay_steps, 0.1))
+    return optax.constant_schedule(learning_rate)
+
+
+def create(rate: optax.Schedule, *, beta1: float, beta2: float, clip_norm: float) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) behind clipping by global norm; clip_norm 0 means none."""
+    adam = optax.adam(rate, b1=beta1, b2=beta2)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), adam) if clip_norm > 0 else adam

@@ -1,0 +1,81 @@
+"""How the step is spread over devices. The only file that names a device axis or a mesh."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from introvae_jax.errors import UserError
+
+AXIS = "replicas"
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicas:
+    """The devices that train one model together: `local` of this process, `count` in all.
+
+    A single device takes part in no collective at all: XLA then sees the plain program.
+    """
+
+    local: tuple[jax.Device, ...]
+    count: int
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis over which the networks take their batch statistics."""
+        return AXIS if self.count > 1 else None
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """Mean of [B] values over the global batch, a scalar."""
+        return self.average(jnp.mean(values))
+
+    def average(self, tree: Any) -> Any:
+        """Mean of each leaf over the devices."""
+        return jax.lax.pmean(tree, AXIS) if self.count > 1 else tree
+
+    def shard(self, x: jax.Array, local_batch: int) -> jax.Array:
+        """This device's rows of a global batch."""
+        if self.count == 1:
+            return x
+        start = jax.lax.axis_index(AXIS) * local_batch
+        return jax.lax.dynamic_slice_in_dim(x, start, local_batch)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises UserError if a global batch cannot be split evenly over the devices."""
+        if batch_size % self.count:
+            raise UserError(
+                f"config.batch_size = {batch_size}: must be a multiple of the number of devices, {self.count}"
+            )
+
+    def map(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`step(state, batch)` on every device: state in and out replicated and donated, batch split."""
+        return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=self._devices)
+
+    @property
+    def _devices(self) -> list[jax.Device] | None:
+        return None if self.count == jax.device_count() else list(self.local)
+
+    def replicate(self, tree: Any) -> Any:
+        """Host or device arrays -> arrays replicated over the local devices."""
+        return jax.device_put(tree, self.sharding)
+
+    @property
+    def sharding(self) -> jax.sharding.NamedSharding:
+        """The sharding of the state: replicated over the local devices."""
+        return jax.sharding.NamedSharding(jax.sharding.Mesh(np.asarray(self.local), AXIS), jax.sharding.PartitionSpec())
+
+    def split(self, batch: np.ndarray) -> jax.Array:
+        """This process's part of a batch, [B_local, ...] -> [devices, B_local / devices, ...], on the devices."""
+        shape = (len(self.local), batch.shape[0] // len(self.local), *batch.shape[1:])
+        mesh = jax.sharding.Mesh(np.asarray(self.local), AXIS)
+        return jax.device_put(batch.reshape(shape), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+
+
+def replicas(local: tuple[jax.Device, ...] | None = None) -> Replicas:
+    """All devices of all processes; in a single process, those named by `local`."""
+    if local is not None:
+        return Replicas(tuple(local), len(local))
+    return Replicas(tuple(jax.local_devices()), jax.device_count())

@@ -1,0 +1,63 @@
+"""What training carries from step to step: plain arrays without a device axis, so a checkpoint fits any machine."""
+
+from typing import Any
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Player(struct.PyTreeNode):
+    """One of the two networks: parameters, optimizer state, and the moving average (EMA) of the parameters."""
+
+    params: Any
+    opt_state: optax.OptState
+    ema: Any
+
+    @classmethod
+    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "Player":
+        return cls(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
+
+    def update(
+        self, grads: Any, optimizer: optax.GradientTransformation, step: jax.Array, ema_decay: float
+    ) -> "Player":
+        """One optimizer step, and the EMA after it.
+
+        The decay starts low, min(ema_decay, (1 + step) / (10 + step)), so that the average forgets
+        the initial parameters within few steps.
+        """
+        updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
+        params = optax.apply_updates(self.params, updates)
+        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+        return Player(params, opt_state, optax.incremental_update(params, self.ema, 1.0 - decay))
+
+
+class State(struct.PyTreeNode):
+    """step: optimizer steps taken, int32. key: the base key as raw uint32 [2]; every draw folds from it."""
+
+    step: jax.Array
+    key: jax.Array
+    encoder: Player
+    decoder: Player
+
+
+def create(
+    key: jax.Array,
+    encoder: nn.Module,
+    decoder: nn.Module,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    image_shape: tuple[int, int, int],
+) -> State:
+    """A fresh state. key: a typed key. image_shape: (height, width, channels)."""
+    key_encoder, key_decoder, key_train = jax.random.split(key, 3)
+    encoder, decoder = encoder.clone(axis_name=None), decoder.clone(axis_name=None)  # no device axis here
+    params_e = encoder.init(key_encoder, jnp.zeros((1, *image_shape)))["params"]
+    params_d = decoder.init(key_decoder, jnp.zeros((1, decoder.z_dim)))["params"]
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key_train),
+        encoder=Player.create(params_e, optimizers[0]),
+        decoder=Player.create(params_d, optimizers[1]),
+    )

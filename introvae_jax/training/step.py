@@ -1,0 +1,91 @@
+"""One training step: both losses, both gradients, both updates (IntroVAE, algorithm 1)."""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from introvae_jax.objectives.base import Batch, Objective, Terms
+from introvae_jax.training.parallel import Replicas
+from introvae_jax.training.state import State
+
+UPDATE_ORDERS = ("alternating", "simultaneous")
+
+# What a key is folded with, so that no two draws of a step share one.
+EPS, PRIOR, MIRROR = range(3)
+
+
+def draw_batch(
+    state: State, images: jax.Array, z_dim: int, mirror: bool, global_batch: int, replicas: Replicas
+) -> Batch:
+    """Images and noise of this step.
+
+    images: uint8 [B, H, W, C], this device's. Noise is drawn for the global batch and sliced, so that it
+    does not depend on the number of devices.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    local = lambda x: replicas.shard(x, images.shape[0])  # noqa: E731
+    normal = lambda purpose: local(  # noqa: E731
+        jax.random.normal(jax.random.fold_in(key, purpose), (global_batch, z_dim))
+    )
+    x = images.astype(jnp.float32) / 255.0
+    if mirror:
+        flip = local(jax.random.bernoulli(jax.random.fold_in(key, MIRROR), shape=(global_batch,)))
+        x = jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
+    return Batch(x=x, eps=normal(EPS), zp=normal(PRIOR))
+
+
+def make_step(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    objective: Objective,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    replicas: Replicas,
+    *,
+    update_order: str,
+    ema_decay: float,
+    mirror: bool,
+    global_batch: int,
+) -> Callable[[State, jax.Array], tuple[State, Terms]]:
+    """The pure function (state, images uint8 [B, H, W, C]) -> (state, terms), to be mapped by `replicas`.
+
+    update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
+    "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share
+    their forward passes once compiled; tests/training/test_compiled.py counts.
+    """
+
+    def encode(params, x):
+        return encoder.apply({"params": params}, x)
+
+    def decode(params, z):
+        return decoder.apply({"params": params}, z)
+
+    def step(state: State, images: jax.Array) -> tuple[State, Terms]:
+        batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas)
+
+        def encoder_loss(params):
+            decode_now = functools.partial(decode, state.decoder.params)
+            return objective.encoder_loss(functools.partial(encode, params), decode_now, batch, replicas.mean)
+
+        (loss_e, (z, terms)), grads_e = jax.value_and_grad(encoder_loss, has_aux=True)(state.encoder.params)
+        grads_e = replicas.average(grads_e)
+        new_encoder = state.encoder.update(grads_e, optimizers[0], state.step, ema_decay)
+        judge = new_encoder if update_order == "alternating" else state.encoder
+
+        def decoder_loss(params):
+            encode_now = functools.partial(encode, judge.params)
+            return objective.decoder_loss(encode_now, functools.partial(decode, params), batch, z, replicas.mean)
+
+        (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(state.decoder.params)
+        grads_d = replicas.average(grads_d)
+        new_decoder = state.decoder.update(grads_d, optimizers[1], state.step, ema_decay)
+        terms = {
+            **terms, **terms_d, "loss_encoder": loss_e, "loss_decoder": loss_d,
+            "grad_norm_encoder": optax.tree.norm(grads_e), "grad_norm_decoder": optax.tree.norm(grads_d),
+        }  # fmt: skip
+        return state.replace(step=state.step + 1, encoder=new_encoder, decoder=new_decoder), terms
+
+    return step
