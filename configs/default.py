@@ -1,0 +1,58 @@
+"""Every key of a run, with its unit and meaning. An experiment starts from here and overrides a few."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of parameters, noise and data order
+    config.steps = 100_000  # optimizer steps of each network, warm-up included
+    config.batch_size = 16  # images per step, over all devices
+
+    data = config.data = ml_collections.ConfigDict()
+    data.source = "folder"  # "digits" (embedded MNIST subset) or "folder"
+    data.path = ""  # folder only: where the images are (png, jpg, webp; nested)
+    data.size = 64  # height and width in pixels, a power of two from 16 to 1024
+    data.channels = 3  # 1 (grey) or 3 (RGB)
+    data.crop = "center"  # folder only: "center" (largest centred square) or "none" (stretched)
+    data.resize = "lanczos"  # folder only: "lanczos", "bicubic", "bilinear" or "box"
+    data.mirror = False  # flip each training image left to right with probability 1/2
+    data.test_fraction = 0.05  # folder only: share held out for pictures and metrics, in (0, 1)
+    data.cache_gib = 4.0  # folder only: keep decoded images in memory up to this many GiB
+
+    model = config.model = ml_collections.ConfigDict()
+    model.channels = (32, 64, 128, 256)  # from full resolution down, log2(size / 4) of them
+    model.z_dim = 128  # latent dimensions
+    model.norm = "batch"  # "batch" (moments of the global batch), "group" or "none"
+    model.dtype = "float32"  # what convolutions compute in: "float32" or "bfloat16"
+    model.remat = False  # recompute blocks in the backward pass: less memory, more time
+
+    objective = config.objective = ml_collections.ConfigDict()
+    objective.name = "introvae"  # "introvae" or "vae"
+    objective.alpha = 0.25  # weight of the encoder's hinges (introvae)
+    objective.alpha_d = 0.25  # weight of the decoder's KL terms (introvae)
+    objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels
+    objective.margin = 110.0  # m, the KL in nats up to which generated images are pushed (introvae)
+    objective.hinge = "batch"  # "batch" (hinge of the mean) or "sample" (mean of hinges) (introvae)
+    objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
+    objective.warmup_steps = 0  # first steps, trained as a plain VAE
+
+    optim = config.optim = ml_collections.ConfigDict()
+    optim.learning_rate = 2e-4  # Adam, both networks
+    optim.beta1 = 0.9  # Adam's decay of the first moment
+    optim.beta2 = 0.999  # Adam's decay of the second moment
+    optim.schedule = "constant"  # "constant", "cosine" (to 0 at the last step) or "step"
+    optim.decay_steps = ()  # "step" only: the rate falls to a tenth at each of these steps
+    optim.clip_norm = 0.0  # clip each network's gradient to this global norm; 0 for no clipping
+    optim.ema_decay = 0.999  # of the averaged weights that samples are drawn with
+
+    log = config.log = ml_collections.ConfigDict()
+    log.every = 100  # steps between lines in metrics.jsonl, TensorBoard and the terminal
+    log.pictures_every = 1_000  # steps between picture grids
+
+    checkpoint = config.checkpoint = ml_collections.ConfigDict()
+    checkpoint.every = 1_000  # steps between checkpoints
+    checkpoint.keep = 2  # how many of the latest stay on disk
+    checkpoint.calibration_batches = 32  # batches behind the BatchNorm statistics stored for sampling
+    return config

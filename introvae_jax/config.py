@@ -1,0 +1,110 @@
+"""Every rule on a config value, checked before any device work."""
+
+import json
+import math
+import os
+from typing import Any
+
+import ml_collections
+
+from introvae_jax.data.images import CROPS, FILTERS
+from introvae_jax.data.source import SOURCES
+from introvae_jax.errors import UserError
+from introvae_jax.nets.layers import GROUP_SIZE, NORMS
+from introvae_jax.objectives import OBJECTIVES
+from introvae_jax.objectives.introvae import HINGES
+from introvae_jax.training.optimizer import SCHEDULES
+from introvae_jax.training.step import UPDATE_ORDERS
+
+DTYPES = ("float32", "bfloat16")
+
+# What may differ between a run and its resumption: nothing that the next step's numbers depend on.
+MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache_gib", "model.remat")
+
+_CHOICES = {
+    "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.crop": CROPS, "data.resize": tuple(FILTERS),
+    "model.norm": NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
+    "objective.hinge": HINGES, "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
+}  # fmt: skip
+_AT_LEAST_ONE = (
+    "steps", "batch_size", "model.z_dim", "log.every", "log.pictures_every",
+    "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
+)  # fmt: skip
+_ABOVE_ZERO = ("optim.learning_rate", "objective.beta")
+_NOT_NEGATIVE = (
+    "seed", "objective.alpha", "objective.alpha_d", "objective.margin",
+    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib",
+)  # fmt: skip
+_BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError on the first value that no run could use, naming the field, the value and what is allowed."""
+    values = flatten(config)
+
+    def require(ok: bool, key: str, allowed: str) -> None:
+        if not ok:
+            raise UserError(f"config.{key} = {values[key]!r}: must be {allowed}")
+
+    for key, value in values.items():
+        if isinstance(value, float):
+            require(math.isfinite(value), key, "a finite number")
+    for key, allowed in _CHOICES.items():
+        require(values[key] in allowed, key, "one of " + ", ".join(map(repr, allowed)))
+    for key in _AT_LEAST_ONE:
+        require(values[key] >= 1, key, "1 or more")
+    for key in _ABOVE_ZERO:
+        require(values[key] > 0, key, "above 0")
+    for key in _NOT_NEGATIVE:
+        require(values[key] >= 0, key, "0 or more")
+    for key in _BELOW_ONE:
+        require(0 <= values[key] < 1, key, "at least 0 and below 1")
+    require(0 < values["data.test_fraction"] < 1, "data.test_fraction", "above 0 and below 1")
+    if values["data.source"] == "digits":
+        require(values["data.size"] == 32, "data.size", "32, the size of the embedded digits")
+        require(values["data.channels"] == 1, "data.channels", "1: the embedded digits are grey")
+
+    size, channels = values["data.size"], values["model.channels"]
+    require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
+    stages = int(math.log2(size / 4))
+    require(len(channels) == stages, "model.channels",
+            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}")  # fmt: skip
+    require(all(isinstance(c, int) and c >= 1 for c in channels), "model.channels", "whole numbers above 0")
+    if values["model.norm"] == "group":
+        require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
+                f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
+
+    decay_steps = values["optim.decay_steps"]
+    require(all(isinstance(s, int) and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
+    if values["optim.schedule"] == "step":
+        require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
+
+
+def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change."""
+    old, new = flatten(stored), flatten(config)
+    fixed = [key for key in sorted(old | new) if not key.startswith(MAY_CHANGE)]
+    if new["optim.schedule"] == "cosine":
+        fixed.append("steps")  # the rate at every step depends on it
+    changed = [f"config.{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in fixed if old.get(k) != new.get(k)]
+    if changed:
+        raise UserError(
+            f"{workdir} holds another experiment ({'; '.join(changed)}). "
+            "Give this one its own --workdir, or set the values back"
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"data.size": 64, ...} of a nested config; lists become tuples, as they are after a round trip through JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict | ml_collections.ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Plain nested dictionaries of what JSON can hold."""
+    return json.loads(json.dumps(config.to_dict()))

@@ -1,0 +1,68 @@
+"""Decoding: cropping, resizing, converting, and refusing what is no whole image."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from introvae_jax.data import images
+
+
+def save(path, array, mode=None, **options):
+    Image.fromarray(array, mode).save(path, **options)
+    return path
+
+
+def test_a_matching_png_comes_back_as_it_is(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    out, conversion = images.read(save(tmp_path / "a.png", array), size=16, channels=3)
+    np.testing.assert_array_equal(out, array)
+    assert (out.dtype, conversion) == (np.uint8, "")
+
+
+def test_center_crop_keeps_the_middle_and_none_stretches(tmp_path):
+    array = np.zeros((16, 48, 3), np.uint8)
+    array[:, 16:32] = 200
+    path = save(tmp_path / "a.png", array)
+    assert images.read(path, size=16, channels=3)[0].min() == 200
+    stretched = images.read(path, size=16, channels=3, crop="none", resize="box")[0]
+    np.testing.assert_allclose(stretched[0, :, 0].mean(), 200 / 3, atol=1)
+
+
+def test_grey_and_colour_become_what_is_asked_for(tmp_path):
+    grey = np.full((16, 16), 77, np.uint8)
+    out, conversion = images.read(save(tmp_path / "g.png", grey), size=16, channels=3)
+    assert (out.shape, out.min(), out.max(), conversion) == ((16, 16, 3), 77, 77, "L to RGB")
+    out, _ = images.read(save(tmp_path / "c.png", np.full((16, 16, 3), 77, np.uint8)), size=16, channels=1)
+    assert (out.shape, out.min()) == ((16, 16, 1), 77)
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[:8, :, 3] = 255  # opaque black above, transparent black below
+    out, conversion = images.read(save(tmp_path / "a.png", rgba), size=16, channels=3)
+    assert (out[:8].max(), out[8:].min(), conversion) == (0, 255, "RGBA to RGB")
+
+
+def test_16_bit_grey_is_scaled(tmp_path):
+    out, _ = images.read(save(tmp_path / "a.png", np.full((16, 16), 32896, np.uint16)), size=16, channels=1)
+    np.testing.assert_array_equal(out, 128)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    array = np.zeros((16, 16, 3), np.uint8)
+    array[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    path = tmp_path / "a.png"
+    Image.fromarray(array).save(path, exif=exif)
+    assert images.read(path, size=16, channels=3)[0][0].max() == 0
+
+
+def test_what_is_no_whole_image_is_refused_with_the_reason(tmp_path):
+    whole = save(tmp_path / "a.jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:900])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.webp").touch()
+    for name, reason in (("cut.jpg", "truncated"), ("text.png", "not an image"), ("empty.webp", "not an image")):
+        with pytest.raises(images.BadImage, match=reason):
+            images.read(tmp_path / name, size=16, channels=3)

@@ -1,0 +1,123 @@
+"""Every rule on a config value, and what a resumed run may change."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from introvae_jax import config as config_lib
+from introvae_jax import main
+from introvae_jax.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def load(name, *argument):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*argument)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("default", ()), ("digits", ()), ("folder", ()), ("celebahq", ()), ("celebahq", ("128",)),
+     ("celebahq", ("1024",)), ("celebahq", ("256,released",)), ("celebahq", ("1024,released",))],
+)  # fmt: skip
+def test_every_config_is_valid(name, argument):
+    config_lib.validate(load(name, *argument))
+
+
+def test_celebahq_holds_the_paper_s_settings():
+    expected = {"128": (110, 0.5, 256), "256": (120, 0.05, 512), "1024": (90, 0.0025, 512)}
+    for resolution, (margin, beta, z_dim) in expected.items():
+        config = load("celebahq", resolution)
+        values = (config.objective.margin, config.objective.beta, config.model.z_dim)
+        assert (values, config.objective.alpha) == ((margin, beta, z_dim), 0.25)
+    assert load("celebahq") == load("celebahq", "256")
+    released = load("celebahq", "1024,released").objective
+    assert (released.alpha, released.alpha_d, released.beta) == (0.5, 0.5, 0.02)
+
+
+def test_celebahq_names_the_choices():
+    with pytest.raises(ValueError, match="512,paper: no such settings; there are 128,paper"):
+        load("celebahq", "512")
+
+
+BAD = {
+    "data.size": (33, "a power of two from 16 to 1024"),
+    "model.channels": ((8, 8), "4 channel counts"),
+    "data.channels": (2, "one of 1, 3"),
+    "data.source": ("s3", "'digits', 'folder'"),
+    "batch_size": (0, "1 or more"),
+    "objective.name": ("gan", "'introvae', 'vae'"),
+    "objective.hinge": ("pixel", "'batch', 'sample'"),
+    "objective.margin": (-1.0, "0 or more"),
+    "objective.beta": (0.0, "above 0"),
+    "optim.ema_decay": (1.0, "at least 0 and below 1"),
+    "optim.learning_rate": (float("nan"), "a finite number"),
+    "optim.schedule": ("linear", "'constant', 'cosine', 'step'"),
+    "model.norm": ("layer", "'batch', 'group', 'none'"),
+    "model.dtype": ("float16", "'float32', 'bfloat16'"),
+    "data.test_fraction": (1.0, "above 0 and below 1"),
+    "checkpoint.keep": (0, "1 or more"),
+}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_bad_value_is_named_with_what_is_allowed(key):
+    value, allowed = BAD[key]
+    config = load("default")
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    assert f"config.{key} = {value!r}" in str(error.value)
+    assert allowed in str(error.value)
+
+
+def test_group_norm_and_step_schedule_have_rules_of_their_own():
+    config = load("default")
+    config.model.norm, config.model.channels = "group", (8, 12, 8, 8)
+    with pytest.raises(UserError, match="multiples of 8"):
+        config_lib.validate(config)
+    config = load("default")
+    config.optim.schedule = "step"
+    with pytest.raises(UserError, match="decay_steps"):
+        config_lib.validate(config)
+
+
+def test_a_resumed_run_may_change_its_length_and_logging_only():
+    stored = config_lib.to_dict(load("digits"))
+    config = load("digits")
+    config.steps, config.log.every, config.checkpoint.keep = 9_999, 7, 5
+    config_lib.check_resume(stored, config, "RUN")
+    config.objective.margin = 31.0
+    with pytest.raises(UserError, match=r"RUN holds another experiment \(config.objective.margin: .* 31.0 now"):
+        config_lib.check_resume(stored, config, "RUN")
+
+
+def test_the_length_of_a_cosine_schedule_may_not_change():
+    config = load("digits")
+    config.optim.schedule = "cosine"
+    stored = config_lib.to_dict(config)
+    config.steps += 1
+    with pytest.raises(UserError, match=r"config\.steps"):
+        config_lib.check_resume(stored, config, "RUN")
+
+
+def test_every_key_is_read_somewhere():
+    sources = "\n".join(p.read_text() for p in (CONFIGS.parent / "introvae_jax").rglob("*.py"))
+    for key in config_lib.flatten(load("default")):
+        name = key.split(".")[-1]
+        readers = sources.count(f".{name}") + sources.count(f'["{name}"]') + sources.count(f"    {name}:")
+        assert readers > 0, f"config.{key} is read by nobody"
+
+
+@pytest.mark.parametrize(
+    ("argument", "workdir"),
+    [("configs/digits.py", "runs/digits"), ("configs/celebahq.py:1024", "runs/celebahq_1024"),
+     ("configs/celebahq.py:256,released", "runs/celebahq_256_released")],
+)  # fmt: skip
+def test_the_work_directory_is_named_after_the_config(argument, workdir):
+    assert main.default_workdir(argument) == workdir
