@@ -1,6 +1,8 @@
 """How every command ends when the user is to blame: one clear line, exit status 1, no traceback."""
 
 from collections.abc import Callable, Sequence
+import contextlib
+import io
 import sys
 
 from absl import app, flags, logging
@@ -11,25 +13,38 @@ class UserError(Exception):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Parses the flags and runs `main(argv)`; a UserError or a wrong flag becomes one line on stderr."""
+    """Parses the flags and runs `main(argv)`; a UserError or a wrong flag becomes one line on stderr.
+
+    What the libraries log, tracebacks of their threads included, is shown from --verbosity=0 on, and
+    the traceback of the error itself at --verbosity=1.
+    """
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(argv)
+            with contextlib.redirect_stderr(io.StringIO()):  # ml_collections prints tracebacks of its own
+                rest = flags.FLAGS(argv)
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, OSError) as error:
-            fail(_one_line(error))
+            fail(one_line(error))
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; --help lists them")
         return rest
 
     def guarded(argv: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # the libraries below tell much at INFO
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.FATAL)
         try:
             main(argv)
         except UserError as error:
+            if flags.FLAGS.verbosity >= 1:
+                raise
             fail(str(error))
 
     app.run(guarded, flags_parser=parse)
+
+
+def warn(message: str) -> None:
+    """One line on stderr for what the user should know and the run survives."""
+    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
 
 
 def fail(message: str) -> None:
@@ -37,6 +52,10 @@ def fail(message: str) -> None:
     sys.exit(f"introvae_jax: error: {message}")
 
 
-def _one_line(error: Exception) -> str:
-    """The words of a flag error, which ml_collections spreads over several lines."""
-    return " ".join(str(error).strip("'\"").split())
+def one_line(error: Exception) -> str:
+    """The words of an error whose library spreads them over several lines; of a traceback in them, the end."""
+    text = str(error.args[0]) if len(error.args) == 1 else str(error)  # str() of a KeyError quotes and escapes
+    head, traceback, tail = text.partition("Traceback (most recent call last):")
+    if traceback:
+        text = head + tail.strip().splitlines()[-1]
+    return " ".join(text.split()) or type(error).__name__

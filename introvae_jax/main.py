@@ -26,7 +26,11 @@ def main(_) -> None:
     """Trains as the flags say."""
     from introvae_jax.training import loop  # here, so that --help and a wrong flag answer at once
 
-    loop.train(CONFIG.value, WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"])))
+    argument = config_flags.get_config_filename(flags.FLAGS["config"])
+    path = argument.partition(":")[0]
+    if not pathlib.Path(path).is_file():
+        raise errors.UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
+    loop.train(CONFIG.value, WORKDIR.value or default_workdir(argument))
 
 
 def default_workdir(config_argument: str) -> str:

@@ -8,12 +8,11 @@ import os
 import pathlib
 from typing import Any
 
-from absl import logging
 import numpy as np
 import tqdm
 
 from introvae_jax.data import images
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 
 NAMES_IN_WARNING = 5
 
@@ -108,7 +107,7 @@ def decode_all(
                 (converted if whole else skipped).append(f"{file} ({remark})")
     if skipped or converted:
         remarks = [_summary("skipped", skipped), _summary("converted", converted)]
-        logging.warning("images: %s", "; ".join(filter(None, remarks)))
+        warn("images " + "; ".join(filter(None, remarks)))
     return good
 
 

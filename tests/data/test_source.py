@@ -1,8 +1,5 @@
 """The embedded digits and the folder source: splits, identity, and files that are no images."""
 
-import logging as python_logging
-
-from absl import logging
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -22,14 +19,6 @@ def folder_config(path, **changes):
 
 def rows(images):
     return {image.tobytes() for image in images[np.arange(len(images))]}
-
-
-@pytest.fixture
-def warnings(caplog):
-    logging.use_python_logging(quiet=True)
-    logging.get_absl_logger().propagate = True
-    with caplog.at_level(python_logging.WARNING):
-        yield caplog
 
 
 def test_digits_are_5000_balanced_images_split_once():
@@ -70,7 +59,7 @@ def test_the_identity_changes_with_the_images(image_folder):
     assert source.open_splits(folder_config(image_folder)).identity != before
 
 
-def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, warnings):
+def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, capsys):
     whole = (image_folder / "01.jpg").read_bytes()
     (image_folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (image_folder / "notes.txt").write_text("not an image")
@@ -79,8 +68,7 @@ def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, w
     Image.new("RGBA", (20, 20)).save(image_folder / "clear.png")
     splits = source.open_splits(folder_config(image_folder))
     assert len(splits.train) + len(splits.test) == 14
-    (record,) = warnings.records
-    message = record.getMessage()
+    (message,) = capsys.readouterr().err.splitlines()
     for part in ("skipped 2", "cut.jpg (", "notes.txt (not png, jpg or webp)",
                  "converted 2", "grey.png (L to RGB)", "clear.png (RGBA to RGB)"):  # fmt: skip
         assert part in message

@@ -1,0 +1,171 @@
+"""The public API: a trained model on numpy images.
+
+    model = introvae_jax.load("runs/digits")
+    images = model.sample(16, seed=0)              # float32 [16, 32, 32, 1] in [0, 1]
+    mu, logvar = model.encode(images)              # float32 [16, z_dim] each
+    copies = model.reconstruct(images)
+
+Each image is treated by itself: BatchNorm uses the statistics stored with the checkpoint.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from introvae_jax.errors import UserError
+from introvae_jax.nets import residual
+from introvae_jax.training.checkpoint import Checkpoints
+
+WEIGHTS = ("ema", "raw")
+
+
+def build_networks(
+    config: Mapping[str, Any], axis_name: str | None = None
+) -> tuple[residual.Encoder, residual.Decoder]:
+    """The encoder and the decoder that `config` describes."""
+    model, data = config["model"], config["data"]
+    options = {
+        "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
+        "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
+    }  # fmt: skip
+    return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])
+
+
+@dataclasses.dataclass
+class Model:
+    """Encoder and decoder with fixed weights and BatchNorm statistics: every image is treated by itself.
+
+    config: nested dictionaries, as stored with the run. step: of the checkpoint. weights: "ema" or "raw".
+    batch_size: images that go through a network at once; changes speed and memory only.
+    """
+
+    config: Mapping[str, Any]
+    encoder_variables: Any
+    decoder_variables: Any
+    step: int
+    weights: str
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        encoder, decoder = build_networks(self.config)
+        self._encode = jax.jit(functools.partial(encoder.apply, stored=True))
+        self._decode = jax.jit(functools.partial(decoder.apply, stored=True))
+
+    @classmethod
+    def create(
+        cls, config: Mapping[str, Any], encoder: Any, decoder: Any, statistics: Mapping[str, Any], **options: Any
+    ) -> "Model":
+        """From the parameters of both networks and their statistics, {} where there is no BatchNorm."""
+        variables = (
+            {"params": params, "batch_stats": statistics.get(name, {})}
+            for name, params in (("encoder", encoder), ("decoder", decoder))
+        )
+        return cls(config, *variables, **options)
+
+    @property
+    def z_dim(self) -> int:
+        return self.config["model"]["z_dim"]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of its images."""
+        data = self.config["data"]
+        return data["size"], data["size"], data["channels"]
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """mu and logvar, float32 [N, z_dim], of images [N, H, W, C], uint8 or float in [0, 1]."""
+        images = np.asarray(images)
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"images of shape {images.shape}: this model takes (N, {self.image_shape})")
+        if images.dtype == np.uint8:
+            images = images / np.float32(255)
+        encode = lambda x: self._encode(self.encoder_variables, x)  # noqa: E731
+        return self._in_batches(encode, images.astype(np.float32))
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Images float32 [N, H, W, C], clipped to [0, 1], of latents [N, z_dim]."""
+        decode = lambda z: jnp.clip(self._decode(self.decoder_variables, z), 0.0, 1.0)  # noqa: E731
+        return self._in_batches(decode, np.asarray(z, np.float32))
+
+    def sample(self, num: int, seed: int = 0) -> np.ndarray:
+        """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone."""
+        return self.decode(self.latents(np.arange(seed, seed + num)))
+
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """decode(mu) of images as in `encode`: float32 [N, H, W, C] in [0, 1]."""
+        return self.decode(self.encode(images)[0])
+
+    def latents(self, seeds: Sequence[int]) -> np.ndarray:
+        """Prior samples, float32 [N, z_dim], one for each seed."""
+        return np.asarray(_normal(jnp.asarray(seeds, jnp.uint32), self.z_dim))
+
+    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray) -> Any:
+        """`function` over slices of one size (the last is padded), so that one compiled program serves all."""
+        outputs = []
+        for start in range(0, len(x), self.batch_size):
+            part = x[start : start + self.batch_size]
+            padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
+            result = jax.device_get(function(np.pad(part, padding)))
+            outputs.append(result)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(seeds: jax.Array, z_dim: int) -> jax.Array:
+    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), (z_dim,)))(seeds)
+
+
+def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
+    """`num` latents on the great-circle path from z0 to z1, both [Z], ends included: float32 [num, Z].
+
+    The length goes linearly from one to the other. Source: Shoemake 1985; White 2016 (arXiv 1609.04468).
+    """
+    t = np.linspace(0.0, 1.0, num)[:, None]
+    length0, length1 = np.linalg.norm(z0), np.linalg.norm(z1)
+    unit0, unit1 = z0 / max(length0, 1e-12), z1 / max(length1, 1e-12)
+    angle = np.arccos(np.clip(unit0 @ unit1, -1.0, 1.0))
+    if np.sin(angle) < 1e-6:
+        return np.float32((1 - t) * z0 + t * z1)
+    direction = (np.sin((1 - t) * angle) * unit0 + np.sin(t * angle) * unit1) / np.sin(angle)
+    return np.float32(direction * ((1 - t) * length0 + t * length1))
+
+
+def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str = "ema", batch_size: int = 64) -> Model:
+    """The model of a run, ready to sample.
+
+    workdir: the run's work directory. step: of the checkpoint, the latest without one. weights: "ema"
+    (averaged, the default) or "raw". batch_size: images that go through a network at once.
+    Raises UserError if there is no such checkpoint or it is damaged.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights = {weights!r}: must be one of {', '.join(WEIGHTS)}")
+    checkpoints = Checkpoints(workdir)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{workdir}: no checkpoint yet")
+    if step is not None and step not in steps:
+        raise UserError(f"{workdir}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    step = steps[-1] if step is None else step
+
+    config = checkpoints.restore_run(step)["config"]
+    encoder, decoder = build_networks(config)
+    data, field = config["data"], "ema" if weights == "ema" else "params"
+    inputs = {
+        "encoder": (encoder, jnp.zeros((1, data["size"], data["size"], data["channels"]))),
+        "decoder": (decoder, jnp.zeros((1, decoder.z_dim))),
+    }
+    template = {
+        name: {field: jax.eval_shape(net.init, jax.random.key(0), x)["params"]} for name, (net, x) in inputs.items()
+    }
+    players, statistics = checkpoints.restore_model(step, template)
+    checkpoints.close()
+    return Model.create(
+        config, players["encoder"][field], players["decoder"][field], statistics[weights],
+        step=step, weights=weights, batch_size=batch_size,
+    )  # fmt: skip

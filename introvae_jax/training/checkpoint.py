@@ -1,0 +1,101 @@
+"""Checkpoints on disk, the only file that knows Orbax.
+
+    WORKDIR/checkpoints/STEP/state        the whole training state
+    WORKDIR/checkpoints/STEP/statistics   BatchNorm statistics, of the raw and the averaged weights
+    WORKDIR/checkpoints/STEP/run          config, identity of the data, versions (JSON)
+
+Orbax writes under a temporary name and renames at the end: what is there under its step is whole.
+"""
+
+from collections.abc import Callable
+import os
+from typing import Any
+
+from etils import epath
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from introvae_jax import disk
+from introvae_jax.errors import UserError
+
+# How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
+WRITE_ERRORS = (OSError, RuntimeError, ValueError)
+ITEMS = ("state", "statistics", "run")
+
+
+class Checkpoints:
+    """The checkpoints of one work directory. `keep` of the latest stay; None opens them for reading only."""
+
+    def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
+        self.directory = epath.Path(workdir).expanduser().absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep and preservation_policy.LatestN(keep), read_only=keep is None
+        )
+        if keep is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        elif not self.directory.is_dir():
+            raise UserError(f"{workdir}: no checkpoints there; --workdir must be the work directory of a run")
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+
+    def steps(self) -> list[int]:
+        """The steps on disk, oldest first."""
+        return sorted(self._manager.all_steps(read=True))
+
+    def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
+        """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written."""
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            statistics=ocp.args.StandardSave(statistics),
+            run=ocp.args.JsonSave(run),
+        )
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, statistics)))
+        disk.require_space(self.directory, size, f"the checkpoint of step {step}")
+        self._guard_write(lambda: self._manager.save(step, args=items))
+
+    def wait(self) -> None:
+        """Returns once everything is on disk. Raises UserError if something could not be written."""
+        self._guard_write(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def restore_run(self, step: int) -> dict[str, Any]:
+        """Config, identity of the data and versions."""
+        return self._restore(step, run=ocp.args.JsonRestore()).run
+
+    def restore_state(self, step: int, template: Any) -> Any:
+        """The training state, shaped and placed as `template`."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        return self._restore(step, state=ocp.args.StandardRestore(target)).state
+
+    def restore_model(self, step: int, template: Any) -> tuple[Any, Any]:
+        """The part of the state that `template` (arrays' shapes) names, and the statistics, as numpy arrays."""
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
+        part = ocp.args.PyTreeRestore(item=template, restore_args=as_numpy, partial_restore=True)
+        restored = self._restore(step, state=part, statistics=ocp.args.StandardRestore())
+        return restored.state, restored.statistics
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax and TensorStore raise what they like on damaged files
+            others = [s for s in self.steps() if s != step]
+            way_out = f"remove that folder to go on from step {others[-1]}" if others else "there is no other"
+            raise UserError(
+                f"{self.directory / str(step)}: the checkpoint is damaged or of another shape "
+                f"({_first_line(error)}); {way_out}"
+            ) from error
+
+    def _guard_write(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except WRITE_ERRORS as error:
+            steps = self.steps()
+            last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
+            raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,164 @@
+"""What a run says while it goes: terminal, metrics.jsonl, TensorBoard, and the check for non-finite numbers."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+import tensorboardX
+import tqdm
+
+from introvae_jax import disk, pictures
+from introvae_jax.objectives.base import Terms
+
+RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for
+
+
+class NonFinite(Exception):
+    """A loss term or gradient norm is infinite or no number."""
+
+
+class Progress:
+    """A bar on a terminal, plain lines in a log."""
+
+    def __init__(self, start: int, total: int):
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(initial=start, total=total, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def step(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def line(self, text: str) -> None:
+        """One line, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Reporter:
+    """Collects the terms of each step and reports their means.
+
+    start: the step that the run goes on from; later records of an interrupted run are dropped.
+    enabled: False on processes that write nothing; they still check for non-finite numbers.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool):
+        self.records_path = workdir / "metrics.jsonl"
+        self._total, self._batch_size, self._enabled = total, batch_size, enabled
+        self._pending: list[tuple[int, Terms]] = []
+        self._seconds, self._since, self._timed_steps = 0.0, None, 0
+        if enabled:
+            _drop_records_after(self.records_path, start)
+            self._records = self.records_path.open("a", encoding="utf-8")
+            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self._progress = Progress(start, total)
+
+    def collect(self, step: int, terms: Terms) -> None:
+        """Takes the terms of `step`, still on their way from the device, and waits for those of an earlier one."""
+        self._pending.append((step, terms))
+        if len(self._pending) > RUN_AHEAD:
+            jax.block_until_ready(self._pending[-1 - RUN_AHEAD][1])
+        if self._since is None:  # the first step after a pause compiles or refills; its time says nothing
+            jax.block_until_ready(terms)
+            self._since = time.perf_counter()
+        else:
+            self._timed_steps += 1
+        if self._enabled:
+            self._progress.step()
+
+    def pause(self) -> None:
+        """Stops the clock: what comes next (pictures, checkpoints) is no training."""
+        if self._pending:
+            jax.block_until_ready(self._pending[-1][1])
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def report(self) -> None:
+        """Means of all terms since the last report. Raises NonFinite, naming the step and the term."""
+        self.pause()
+        steps = [(step, jax.device_get(terms)) for step, terms in self._pending]
+        self._pending.clear()
+        for step, terms in steps:
+            for name, value in terms.items():
+                if not math.isfinite(value):
+                    raise NonFinite(f"{name} is {value} at step {step}")
+        if not steps or not self._enabled:
+            return
+        names = list(dict.fromkeys(name for _, terms in steps for name in terms))
+        means = {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
+        seconds_per_step = self._seconds / self._timed_steps if self._timed_steps else None
+        self._seconds, self._timed_steps = 0.0, 0
+        record = {"step": steps[-1][0], "kimg": steps[-1][0] * self._batch_size / 1000}
+        if seconds_per_step:
+            record["images_per_second"] = self._batch_size / seconds_per_step
+        self._write(record | means)
+
+    def _write(self, record: dict[str, float]) -> None:
+        disk.require_space(self.records_path.parent, 0, "the log")
+        self._records.write(json.dumps(record) + "\n")
+        self._records.flush()
+        for name, value in record.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, record["step"])
+        self._tensorboard.flush()
+        self._progress.line(summary(record, self._total, self._batch_size))
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """Shows a picture in TensorBoard."""
+        array = np.asarray(image.convert("RGB"))
+        self._tensorboard.add_image(name, array, step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        if self._enabled:
+            self._progress.line(text)
+
+    def close(self) -> None:
+        if self._enabled:
+            self._progress.close()
+            self._records.close()
+            self._tensorboard.close()
+
+
+def summary(record: dict[str, float], total: int, batch_size: int) -> str:
+    """A record as one line: where the run stands, every loss term, and adversarial health."""
+    parts = [f"step {record['step']}/{total}", f"{record['kimg']:.1f} kimg"]
+    if "images_per_second" in record:
+        left = (total - record["step"]) * batch_size / record["images_per_second"]
+        parts.append(f"{record['images_per_second']:.0f} images/s, {duration(left)} left")
+    parts.append(f"rec {record['loss_rec']:.2f}")
+    kls = [f"{name} {record[f'kl_{name}']:.1f}" for name in ("real", "rec", "fake") if f"kl_{name}" in record]
+    parts.append("kl " + " ".join(kls) + (f" gap {record['kl_gap']:+.1f}" if "kl_gap" in record else ""))
+    if "hinge_rec_active" in record:
+        parts.append(f"hinge rec {record['hinge_rec_active']:.0%} fake {record['hinge_fake_active']:.0%}")
+    parts.append(f"loss E {record['loss_encoder']:.2f} D {record['loss_decoder']:.2f}")
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """ "1h02m", "3m05s" or "12s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def _drop_records_after(path: pathlib.Path, step: int) -> None:
+    """Forgets records of steps that will be taken again."""
+    if path.exists():
+        kept = [record for record in pictures.read_records(path) if record["step"] <= step]
+        with disk.whole_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

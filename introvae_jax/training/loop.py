@@ -1,0 +1,139 @@
+"""The training loop: from wherever the work directory stands to the last step."""
+
+from collections.abc import Iterator
+import os
+import pathlib
+from typing import Any
+
+from clu import parameter_overview
+import jax
+import ml_collections
+import numpy as np
+
+from introvae_jax import config as config_lib
+from introvae_jax.data import loader, source
+from introvae_jax.errors import UserError
+from introvae_jax.training import parallel
+from introvae_jax.training.checkpoint import Checkpoints
+from introvae_jax.training.logging import NonFinite, Reporter
+from introvae_jax.training.run import Run
+from introvae_jax.training.state import State
+from introvae_jax.training.stop import StopRequest
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Trains until `config.steps`, or until SIGTERM or Ctrl-C, and leaves a checkpoint either way.
+
+    Called again with the same arguments it goes on from the latest checkpoint, to the same end as a run
+    that was never stopped. Raises UserError for what the user can put right.
+    """
+    config_lib.validate(config)
+    with StopRequest() as stop:
+        replicas = parallel.replicas()
+        replicas.check_batch(config.batch_size)
+        workdir = pathlib.Path(workdir).expanduser()
+        run = Run(config, workdir, source.open_splits(config.data), replicas)
+        checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
+        state = _start_or_resume(run, checkpoints)
+        start = int(state.step)
+        if start >= config.steps:
+            print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
+            return
+        reporter = Reporter(
+            workdir, start=start, total=config.steps, batch_size=config.batch_size,
+            enabled=jax.process_index() == 0,
+        )  # fmt: skip
+        _introduce(reporter, run, state)
+        try:
+            _loop(run, state, checkpoints, reporter, stop)
+        except NonFinite as error:
+            raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
+        except OSError as error:
+            raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
+        finally:
+            reporter.close()
+            checkpoints.close()
+
+
+def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
+    config, start = run.config, int(state.step)
+    warmup_steps = config.objective.warmup_steps
+    batches = _batches(run, start)
+    take_step = run.make_step("vae" if start < warmup_steps else config.objective.name)
+    for step in range(start + 1, config.steps + 1):
+        if step == warmup_steps + 1 > start + 1:
+            reporter.pause()  # the next step compiles
+            take_step = run.make_step(config.objective.name)
+        state, terms = take_step(state, run.replicas.split(next(batches)))
+        reporter.collect(step, terms)
+
+        last = step == config.steps or stop.requested is not None
+        saves = last or step % config.checkpoint.every == 0
+        draws = last or step % config.log.pictures_every == 0
+        if saves or draws or step % config.log.every == 0:
+            reporter.report()  # before saving: a state with non-finite numbers is never saved
+        if saves or draws:
+            statistics = run.statistics(state)
+            if draws and jax.process_index() == 0:
+                run.draw_pictures(state, statistics["ema"], reporter)
+            if saves:
+                checkpoints.save(step, state, statistics, run.record())
+        if last:
+            break
+
+    checkpoints.wait()
+    if jax.process_index() == 0:
+        run.draw_curves()
+    if step == config.steps:
+        reporter.say(f"done: {run.workdir} holds the checkpoint of step {step}, pictures/ and curves.png")
+    else:
+        reporter.say(f"{stop.requested}: saved step {step}; the same command goes on from here")
+
+
+def _open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
+    try:
+        return Checkpoints(workdir, keep)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: {error.strerror or error}; choose one that can be written") from error
+
+
+def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
+    """A fresh state, or the latest checkpoint's if it is of this experiment and of these images."""
+    state = run.replicas.replicate(run.fresh_state())
+    if not checkpoints.steps():
+        return state
+    step = checkpoints.steps()[-1]
+    stored = checkpoints.restore_run(step)
+    config_lib.check_resume(stored["config"], run.config, run.workdir)
+    if stored["data_identity"] != run.splits.identity:
+        raise UserError(
+            f"{run.workdir} was trained on other images than {run.config.data.path!r} holds now. "
+            "Restore them, or start over in another --workdir"
+        )
+    return checkpoints.restore_state(step, state)
+
+
+def _batches(run: Run, start: int) -> Iterator[np.ndarray]:
+    return loader.batches(
+        run.splits.train, batch_size=run.config.batch_size, seed=run.config.seed, start=start,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+    )  # fmt: skip
+
+
+def _introduce(reporter: Reporter, run: Run, state: State) -> None:
+    """What is about to be trained, on what, from where."""
+    count: Any = parameter_overview.count_parameters
+    data = run.config.data
+    reporter.say(
+        f"{run.workdir}: {len(run.splits.train)} training and {len(run.splits.test)} held-out images of "
+        f"{data.size}x{data.size}x{data.channels}; encoder {count(state.encoder.params):,} and decoder "
+        f"{count(state.decoder.params):,} parameters; {run.replicas.count} x {run.replicas.local[0].device_kind}; "
+        f"{run.config.objective.name} from step {int(state.step)} to {run.config.steps}"
+    )
+
+
+def _last(checkpoints: Checkpoints) -> str:
+    steps = checkpoints.steps()
+    if not steps:
+        return "no checkpoint had been written"
+    return f"the last good checkpoint is step {steps[-1]} in {checkpoints.directory}"

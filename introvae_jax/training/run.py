@@ -1,0 +1,120 @@
+"""What one training run is made of, built from its config: networks, optimizers, steps, statistics, pictures."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import introvae_jax
+from introvae_jax import config as config_lib
+from introvae_jax import model, objectives, pictures
+from introvae_jax.data import source
+from introvae_jax.training import calibrate, optimizer, parallel
+from introvae_jax.training import state as state_lib
+from introvae_jax.training import step as step_lib
+from introvae_jax.training.logging import Reporter
+
+NUM_SAMPLES, NUM_PAIRS = 64, 24
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything that stays the same from step to step.
+
+    workdir: where pictures go. splits: the images. replicas: the devices that the steps are mapped over.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    splits: source.Splits
+    replicas: parallel.Replicas
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.networks = model.build_networks(config, self.replicas.axis_name)
+        rate = optimizer.schedule(
+            config.optim.schedule, learning_rate=config.optim.learning_rate,
+            steps=config.steps, decay_steps=config.optim.decay_steps,
+        )  # fmt: skip
+        self.optimizers = (
+            optimizer.create(
+                rate, beta1=config.optim.beta1, beta2=config.optim.beta2, clip_norm=config.optim.clip_norm
+            ),
+        ) * 2
+        self.calibrate = calibrate.make_calibrator(*self.networks)
+        count = config.checkpoint.calibration_batches * config.batch_size
+        rows = np.arange(count) % len(self.splits.train)
+        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
+
+    def fresh_state(self) -> state_lib.State:
+        data = self.config.data
+        return state_lib.create(
+            jax.random.key(self.config.seed), *self.networks, self.optimizers, (data.size, data.size, data.channels)
+        )
+
+    def make_step(self, name: str) -> Any:
+        """The mapped step of the objective `name`."""
+        config = self.config
+        return self.replicas.map(
+            step_lib.make_step(
+                *self.networks, objectives.build(name, config.objective), self.optimizers, self.replicas,
+                update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
+                mirror=config.data.mirror, global_batch=config.batch_size,
+            )
+        )  # fmt: skip
+
+    def statistics(self, state: state_lib.State) -> dict[str, calibrate.Statistics]:
+        """BatchNorm statistics under the averaged ("ema") and the raw weights."""
+        if self.config.model.norm != "batch":
+            return {"ema": {}, "raw": {}}
+        images = [self.splits.train[rows] for rows in self._calibration_rows]
+        key = jax.random.key(self.config.seed)
+        return {
+            "ema": self.calibrate(state.encoder.ema, state.decoder.ema, images, key),
+            "raw": self.calibrate(state.encoder.params, state.decoder.params, images, key),
+        }
+
+    def draw_pictures(self, state: state_lib.State, statistics: Any, reporter: Reporter) -> None:
+        """Fixed-seed samples, and held-out images beside their reconstructions, as PNG and in TensorBoard."""
+        step = int(state.step)
+        trained = model.Model.create(
+            self.config, state.encoder.ema, state.decoder.ema, statistics, step=step, weights="ema"
+        )
+        rows = np.linspace(0, len(self.splits.test) - 1, min(NUM_PAIRS, len(self.splits.test))).astype(int)
+        images = np.asarray(self.splits.test[rows])
+        drawn = {
+            "samples": pictures.grid(trained.sample(NUM_SAMPLES)),
+            "reconstructions": pictures.pairs(images / 255.0, trained.reconstruct(images)),
+        }
+        for name, image in drawn.items():
+            pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
+            reporter.picture(name, image, step)
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says about the run it belongs to."""
+        packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
+        versions = {name: importlib.metadata.version(name) for name in packages}
+        return {
+            "config": config_lib.to_dict(self.config),
+            "data_identity": self.splits.identity,
+            "versions": {"introvae_jax": introvae_jax.__version__, **versions},
+        }
+
+    def draw_curves(self) -> None:
+        """curves.png of everything in metrics.jsonl."""
+        records = pictures.read_records(self.workdir / "metrics.jsonl")
+        margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
+        pictures.curves(records, self.workdir / "curves.png", margin)
+
+    def advice_on_non_finite(self) -> str:
+        """What to try after numbers ran away."""
+        optim = self.config.optim
+        return (
+            "A lower --config.optim.learning_rate, --config.optim.clip_norm or more "
+            f"--config.objective.warmup_steps helps, in a new --workdir (now {optim.learning_rate:g}, "
+            f"{optim.clip_norm:g}, {self.config.objective.warmup_steps})"
+        )

@@ -1,0 +1,76 @@
+"""What a run says: means over an interval, the line, the record, and the check for non-finite numbers."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from introvae_jax import pictures
+from introvae_jax.training import logging
+
+TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
+ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
+
+
+def reporter(workdir, start=0):
+    workdir.mkdir(exist_ok=True)
+    return logging.Reporter(workdir, start=start, total=100, batch_size=10, enabled=True)
+
+
+def arrays(**terms):
+    return {name: jnp.float32(value) for name, value in terms.items()}
+
+
+def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
+    report = reporter(tmp_path)
+    report.collect(1, arrays(**TERMS))
+    report.collect(2, arrays(**TERMS | {"loss_rec": 4.0} | ADVERSARIAL))
+    report.report()
+    report.close()
+    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")
+    assert (record["step"], record["kimg"], record["loss_rec"], record["kl_fake"]) == (2, 0.02, 3.0, 11.0)
+    assert record["images_per_second"] > 0
+    line = capsys.readouterr().err
+    for part in ("step 2/100", "rec 3.00", "kl real 5.0 rec 9.0 fake 11.0 gap +5.0", "hinge rec 100% fake 50%", "left"):
+        assert part in line
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_non_finite_term_is_named_with_its_step(tmp_path, value):
+    report = reporter(tmp_path)
+    for step in (1, 2, 3):
+        report.collect(step, arrays(**TERMS | ({"kl_real": value} if step == 2 else {})))
+    with pytest.raises(logging.NonFinite, match=f"kl_real is {value} at step 2"):
+        report.report()
+    report.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
+    lines = [json.dumps({"step": step}) for step in (5, 10, 15)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 2')
+    reporter(tmp_path, start=10).close()
+    assert [r["step"] for r in pictures.read_records(tmp_path / "metrics.jsonl")] == [5, 10]
+
+
+def test_durations():
+    assert [logging.duration(s) for s in (9, 75, 3 * 3600 + 62)] == ["9s", "1m15s", "3h01m"]
+
+
+def test_grids_and_pairs_put_images_where_they_belong():
+    images = np.stack([np.full((4, 4, 3), value) for value in (0.0, 0.2, 0.4, 0.6)]).astype(np.float32)
+    grid = np.asarray(pictures.grid(images))
+    assert grid.shape == (10, 10, 3)
+    assert [grid[0, 0, 0], grid[0, 9, 0], grid[9, 0, 0], grid[9, 9, 0]] == [0, 51, 102, 153]
+    assert grid[4, 4, 0] == 255  # the gap
+    pairs = np.asarray(pictures.pairs(images[:2, ..., :1], images[2:, ..., :1]))
+    assert [pairs[0, x] for x in (0, 6, 12, 18)] == [0, 102, 51, 153]
+
+
+def test_curves_are_drawn_from_records(tmp_path):
+    records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0} for s in (1, 2, 3)]
+    pictures.curves(records, tmp_path / "curves.png", margin=30.0)
+    assert Image.open(tmp_path / "curves.png").size == (1100, 700)
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]

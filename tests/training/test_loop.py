@@ -1,0 +1,223 @@
+"""Whole runs as a user starts them: killed, stopped, resumed, refused."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+# The digits with the smallest networks, checkpoints and lines so frequent that a kill hits them all.
+TINY = (
+    "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",
+    "--config.batch_size=8", "--config.objective.warmup_steps=40", "--config.log.every=5",
+    "--config.checkpoint.every=15", "--config.log.pictures_every=60", "--config.checkpoint.calibration_batches=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compile_cache(tmp_path_factory):
+    """Compiled programs, kept between the processes of this file, so that a restart takes seconds."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def environment(compile_cache):
+    env = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")}
+    return env | {
+        "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture
+def start(compile_cache):
+    """A function that starts the main job; it ends with the test at the latest."""
+    started = []
+
+    def start(workdir, steps, *more, prefix=()):
+        command = [*prefix, sys.executable, "-m", "introvae_jax.main", *TINY,
+                   f"--config.steps={steps}", f"--workdir={workdir}", *more]  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(compile_cache), text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def finish(process):
+    """Exit status and what was said."""
+    return process.wait(timeout=300), process.stderr.read()
+
+
+def records(workdir):
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def terms(workdir):
+    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in records(workdir)]
+
+
+def state(workdir, step):
+    path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
+    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, compile_cache):
+    """A run of 150 steps that nobody disturbed; read only."""
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    command = [sys.executable, "-m", "introvae_jax.main", *TINY, "--config.steps=150", f"--workdir={workdir}"]
+    subprocess.run(command, cwd=ROOT, env=environment(compile_cache), check=True, timeout=300, capture_output=True)
+    return workdir
+
+
+def test_a_run_leaves_everything_behind(unbroken):
+    assert sorted(int(p.name) for p in (unbroken / "checkpoints").iterdir()) == [135, 150]
+    names = sorted(p.name for p in (unbroken / "pictures").iterdir())
+    steps = ("0000060", "0000120", "0000150")
+    assert names == [f"{kind}_{s}.png" for kind in ("reconstructions", "samples") for s in steps]
+    assert (unbroken / "curves.png").stat().st_size > 10_000
+    assert len(list((unbroken / "tensorboard").iterdir())) == 1
+    assert [r["step"] for r in records(unbroken)] == list(range(5, 151, 5))
+    last = records(unbroken)[-1]
+    for name in ("kimg", "images_per_second", "kl_real", "kl_rec", "kl_fake", "kl_gap", "loss_rec",
+                 "hinge_rec_active", "hinge_fake_active", "loss_encoder", "loss_decoder"):  # fmt: skip
+        assert np.isfinite(last[name]), name
+    assert "kl_fake" not in records(unbroken)[0]  # warm-up: a plain VAE
+
+
+def test_killed_five_times_and_rerun_it_ends_bit_identical(unbroken, tmp_path, start):
+    moments = random.Random(7)
+    for _ in range(5):
+        before = len(records(tmp_path))
+        process = start(tmp_path, 150)
+        wait_for(lambda before=before: len(records(tmp_path)) != before or (tmp_path / "curves.png").exists(), process)
+        time.sleep(moments.uniform(0, 0.8))
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+    assert not (tmp_path / "curves.png").exists()  # none of the five came to the end
+    status, said = finish(start(tmp_path, 150))
+    assert status == 0, said
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 150), state(tmp_path, 150))
+    assert terms(tmp_path) == terms(unbroken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_cleanly(unbroken, tmp_path, start, number):
+    process = start(tmp_path, 150)
+    wait_for(lambda: len(records(tmp_path)) > 2, process)
+    process.send_signal(number)
+    status, said = finish(process)
+    assert status == 0
+    assert f"{number.name}: saved step" in said
+    assert "Traceback" not in said
+    stopped_at = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert 15 <= stopped_at < 150
+    status, said = finish(start(tmp_path, 150))
+    assert f"from step {stopped_at} to 150" in said
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 150), state(tmp_path, 150))
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(unbroken, tmp_path, start):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    assert finish(start(workdir, 150)) == (0, "")
+    status, said = finish(start(workdir, 160))
+    assert status == 0, said
+    assert "from step 150 to 160" in said
+    assert [r["step"] for r in records(workdir)][-2:] == [155, 160]
+
+
+def refused(process):
+    """What was said by a process that must end with one line and exit status 1."""
+    status, said = finish(process)
+    assert status == 1, said
+    lines = [line for line in said.splitlines() if line.startswith("introvae_jax: error: ")]
+    assert said.splitlines()[-1:] == lines, said
+    assert "Traceback" not in said
+    return lines[0]
+
+
+def files(workdir):
+    return {p: p.read_bytes() for p in pathlib.Path(workdir).rglob("*") if p.is_file()}
+
+
+def test_another_experiment_s_work_directory_is_left_alone(unbroken, start):
+    before = files(unbroken)
+    said = refused(start(unbroken, 200, "--config.objective.margin=31.0"))
+    assert "holds another experiment (config.objective.margin: 30.0 there, 31.0 now)" in said
+    assert files(unbroken) == before
+
+
+def test_other_images_are_refused(image_folder, tmp_path, start):
+    folder = ("--config.data.source=folder", f"--config.data.path={image_folder}")
+    assert finish(start(tmp_path / "run", 5, *folder))[0] == 0
+    (image_folder / "01.jpg").unlink()
+    assert "was trained on other images" in refused(start(tmp_path / "run", 10, *folder))
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(unbroken, tmp_path, start, damage):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    data = [p for p in (workdir / "checkpoints/150/state").rglob("*") if p.is_file() and p.stat().st_size > 500]
+    for path in data:
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        else:
+            path.unlink()
+    said = refused(start(workdir, 160))
+    assert f"{workdir}/checkpoints/150: the checkpoint is damaged" in said
+    assert "remove that folder to go on from step 135" in said
+    shutil.rmtree(workdir / "checkpoints/150")
+    assert finish(start(workdir, 150))[0] == 0
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 150), state(workdir, 150))
+
+
+def test_non_finite_numbers_stop_the_run_and_are_named(tmp_path, start):
+    said = refused(start(tmp_path, 150, "--config.optim.learning_rate=1e3", "--config.checkpoint.every=1"))
+    assert " is nan at step " in said or " is inf at step " in said
+    assert "the last good checkpoint is step" in said or "no checkpoint had been written" in said
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path, start):
+    """On a real file system of 2.5 MiB, in a mount namespace of the process's own."""
+    disk, keep = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size=2500k tmpfs {disk} && "$@"; status=$?; cp -r {disk}/run {keep}; exit $status'
+    namespace = ("unshare", "-rm", "sh", "-c", script, "sh")
+    said = refused(start(disk / "run", 5000, "--config.checkpoint.keep=100", prefix=namespace))
+    assert f"{disk}/run" in said
+    assert "no space left for" in said
+    steps = [int(p.name) for p in (keep / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(steps) >= 15
+    assert int(state(keep, max(steps))["step"]) == max(steps)
+
+
+def test_a_work_directory_that_cannot_be_written_is_named(tmp_path, start):
+    (tmp_path / "file").touch()
+    said = refused(start(tmp_path / "file" / "run", 5))
+    assert f"--workdir={tmp_path}/file/run" in said
