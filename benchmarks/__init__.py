@@ -1,0 +1,1 @@
+"""Every claim of speed, memory or quality has its script here."""
