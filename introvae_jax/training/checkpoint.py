@@ -15,7 +15,6 @@ from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from introvae_jax import disk
 from introvae_jax.errors import UserError
@@ -29,10 +28,8 @@ class Checkpoints:
     """The checkpoints of one work directory. `keep` of the latest stay; None opens them for reading only."""
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
-        self.directory = epath.Path(workdir).expanduser().absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep and preservation_policy.LatestN(keep), read_only=keep is None
-        )
+        self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, read_only=keep is None)
         if keep is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         elif not self.directory.is_dir():

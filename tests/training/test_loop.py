@@ -44,8 +44,8 @@ def start(compile_cache):
     """A function that starts the main job; it ends with the test at the latest."""
     started = []
 
-    def start(workdir, steps, *more, prefix=()):
-        command = [*prefix, sys.executable, "-m", "introvae_jax.main", *TINY,
+    def start(workdir, steps, *more, prefix=(), base=TINY):
+        command = [*prefix, sys.executable, "-m", "introvae_jax.main", *base,
                    f"--config.steps={steps}", f"--workdir={workdir}", *more]  # fmt: skip
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(compile_cache), text=True,
@@ -150,6 +150,17 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(unbroken, tmp_path, sta
     assert status == 0, said
     assert "from step 150 to 160" in said
     assert [r["step"] for r in records(workdir)][-2:] == [155, 160]
+
+
+def test_celebahq_trains_on_a_small_folder(image_folder, tmp_path, start):
+    """The real config at 256 pixels, with a narrow network so that two cores get through."""
+    base = ("--config=configs/celebahq.py", f"--config.data.path={image_folder}", "--config.batch_size=2",
+            "--config.model.channels=(4, 4, 4, 4, 4, 4)", "--config.model.z_dim=8",
+            "--config.log.every=1", "--config.checkpoint.calibration_batches=1")  # fmt: skip
+    status, said = finish(start(tmp_path / "run", 2, base=base))
+    assert status == 0, said
+    assert "11 training and 1 held-out images of 256x256x3" in said
+    assert [r["step"] for r in records(tmp_path / "run")] == [1, 2]
 
 
 def refused(process):
