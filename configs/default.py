@@ -55,4 +55,4 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.every = 1_000  # steps between checkpoints
     checkpoint.keep = 2  # how many of the latest stay on disk
     checkpoint.calibration_batches = 32  # batches behind the BatchNorm statistics stored for sampling
-    return config
+    return config.lock()  # a misspelt key of an experiment is an error

@@ -12,20 +12,21 @@ from configs import default
 
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
-    config.steps = 1_500
-    config.batch_size = 32
+    config.steps = 2_800
+    config.batch_size = 16
     config.data.source = "digits"
     config.data.size = 32
     config.data.channels = 1
     config.model.channels = (16, 32, 64)
     config.model.z_dim = 32
-    config.objective.beta = 4.0
-    config.objective.margin = 30.0
+    config.objective.beta = 3.0
+    config.objective.margin = 25.0
+    config.objective.alpha_d = 0.5
     config.objective.update_order = "simultaneous"
-    config.objective.warmup_steps = 300
+    config.objective.warmup_steps = 500
     config.optim.learning_rate = 1e-3
     config.optim.ema_decay = 0.99
-    config.log.every = 50
-    config.log.pictures_every = 500
-    config.checkpoint.every = 250
+    config.log.every = 100
+    config.log.pictures_every = 700
+    config.checkpoint.every = 350
     return config

@@ -3,8 +3,8 @@
 __version__ = "0.1.0"
 
 
-def load(workdir, **options):
+def load(workdir, *, step=None, weights="ema", batch_size=64):
     """The trained model of a work directory; see `introvae_jax.model.load`."""
     from introvae_jax import model  # here, so that importing the package does not start JAX
 
-    return model.load(workdir, **options)
+    return model.load(workdir, step=step, weights=weights, batch_size=batch_size)

@@ -9,7 +9,7 @@ import ml_collections
 
 from introvae_jax.data.images import CROPS, FILTERS
 from introvae_jax.data.source import SOURCES
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
 from introvae_jax.objectives import OBJECTIVES
 from introvae_jax.objectives.introvae import HINGES
@@ -36,11 +36,18 @@ _NOT_NEGATIVE = (
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
+RULED = (
+    *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
+    "data.path", "data.size", "data.mirror", "data.test_fraction", "model.channels", "model.remat", "optim.decay_steps",
+)  # fmt: skip
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises UserError on the first value that no run could use, naming the field, the value and what is allowed."""
     values = flatten(config)
+    missing = [key for key in RULED if key not in values]
+    if missing:
+        raise UserError(f"config.{missing[0]} is missing: an experiment starts from configs/default.py")
 
     def require(ok: bool, key: str, allowed: str) -> None:
         if not ok:
@@ -59,6 +66,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values[key] >= 0, key, "0 or more")
     for key in _BELOW_ONE:
         require(0 <= values[key] < 1, key, "at least 0 and below 1")
+    require(values["seed"] < 2**32, "seed", "below 2**32")
     require(0 < values["data.test_fraction"] < 1, "data.test_fraction", "above 0 and below 1")
     if values["data.source"] == "digits":
         require(values["data.size"] == 32, "data.size", "32, the size of the embedded digits")
@@ -69,24 +77,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
     stages = int(math.log2(size / 4))
     require(len(channels) == stages, "model.channels",
             f"{stages} channel counts, log2(data.size / 4) for data.size = {size}")  # fmt: skip
-    require(all(isinstance(c, int) and c >= 1 for c in channels), "model.channels", "whole numbers above 0")
+    require(all(type(c) is int and c >= 1 for c in channels), "model.channels", "whole numbers above 0")
     if values["model.norm"] == "group":
         require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
                 f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
 
     decay_steps = values["optim.decay_steps"]
-    require(all(isinstance(s, int) and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
+    require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
         require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
+    if values["objective.name"] != "vae" and values["objective.warmup_steps"] >= values["steps"]:
+        warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
 
 
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change."""
+    """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
+
+    Keys that only one of them has came or went with a version and are passed over.
+    """
     old, new = flatten(stored), flatten(config)
-    fixed = [key for key in sorted(old | new) if not key.startswith(MAY_CHANGE)]
+    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(MAY_CHANGE)]
     if new["optim.schedule"] == "cosine":
         fixed.append("steps")  # the rate at every step depends on it
-    changed = [f"config.{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in fixed if old.get(k) != new.get(k)]
+    changed = [f"config.{k}: {old[k]!r} there, {new[k]!r} now" for k in fixed if old[k] != new[k]]
     if changed:
         raise UserError(
             f"{workdir} holds another experiment ({'; '.join(changed)}). "

@@ -38,6 +38,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             if flags.FLAGS.verbosity >= 1:
                 raise
             fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; what was written before stays")
 
     app.run(guarded, flags_parser=parse)
 

@@ -14,6 +14,7 @@ import functools
 import os
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,9 +54,7 @@ class Model:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        encoder, decoder = build_networks(self.config)
-        self._encode = jax.jit(functools.partial(encoder.apply, stored=True))
-        self._decode = jax.jit(functools.partial(decoder.apply, stored=True))
+        self._encoder, self._decoder = build_networks(self.config)
 
     @classmethod
     def create(
@@ -85,13 +84,15 @@ class Model:
             raise ValueError(f"images of shape {images.shape}: this model takes (N, {self.image_shape})")
         if images.dtype == np.uint8:
             images = images / np.float32(255)
-        encode = lambda x: self._encode(self.encoder_variables, x)  # noqa: E731
+        elif not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(f"images of type {images.dtype}: this model takes uint8, or floats in [0, 1]")
+        encode = functools.partial(_apply, self._encoder, self.encoder_variables)
         return self._in_batches(encode, images.astype(np.float32))
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Images float32 [N, H, W, C], clipped to [0, 1], of latents [N, z_dim]."""
-        decode = lambda z: jnp.clip(self._decode(self.decoder_variables, z), 0.0, 1.0)  # noqa: E731
-        return self._in_batches(decode, np.asarray(z, np.float32))
+        decode = functools.partial(_apply, self._decoder, self.decoder_variables)
+        return np.clip(self._in_batches(decode, np.asarray(z, np.float32)), 0.0, 1.0)
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
         """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone."""
@@ -102,11 +103,16 @@ class Model:
         return self.decode(self.encode(images)[0])
 
     def latents(self, seeds: Sequence[int]) -> np.ndarray:
-        """Prior samples, float32 [N, z_dim], one for each seed."""
+        """Prior samples, float32 [N, z_dim], one for each seed. Raises UserError for a seed outside [0, 2**32)."""
+        for seed in seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"seed {seed}: must be at least 0 and below 2**32")
         return np.asarray(_normal(jnp.asarray(seeds, jnp.uint32), self.z_dim))
 
     def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray) -> Any:
         """`function` over slices of one size (the last is padded), so that one compiled program serves all."""
+        if len(x) == 0:
+            raise ValueError("no images: one or more are needed")
         outputs = []
         for start in range(0, len(x), self.batch_size):
             part = x[start : start + self.batch_size]
@@ -114,6 +120,12 @@ class Model:
             result = jax.device_get(function(np.pad(part, padding)))
             outputs.append(result)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network: nn.Module, variables: Any, x: jax.Array) -> Any:
+    """Compiled once for all models of one shape."""
+    return network.apply(variables, x, stored=True)
 
 
 @functools.partial(jax.jit, static_argnums=1)

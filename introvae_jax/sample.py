@@ -35,7 +35,7 @@ def main(_) -> None:
     """Makes the picture or pictures that the flags ask for."""
     trained = model.load(_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value)
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[_MODE.value]
-    out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, f"{_MODE.value}.png"))
+    out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, f"{_MODE.value}.png")).expanduser()
     try:
         make(trained, out)
     except OSError as error:

@@ -9,6 +9,12 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import pathlib
 import subprocess
 import sys
+import tempfile
+
+# Compiled programs are kept for the session, so that a second process or test starts at once.
+COMPILED = tempfile.TemporaryDirectory(prefix="introvae_jax_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
@@ -20,15 +26,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session")
+def one_device():
+    """The environment of a command that a user starts: no simulated devices."""
+    return {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")}
+
+
 @pytest.fixture
-def run_command():
+def run_command(one_device):
     """A function that runs `python -m MODULE ARGS` in the repository as a user would, on one device."""
 
-    def run(module, *args, timeout=300, **options):
-        env = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")}
+    def run(module, *args, timeout=300):
         command = [sys.executable, "-m", module, *args]
         return subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout, check=False, **options
+            command, cwd=ROOT, env=one_device, capture_output=True, text=True, timeout=timeout, check=False
         )
 
     return run

@@ -64,7 +64,11 @@ def open_splits(
     num_test = min(num_test, len(good) - 1)
 
     def split(part: list[pathlib.Path]) -> Folder:
-        return Folder(part, options, np.stack([images_of[file] for file in part]) if cached else None)
+        cache = np.empty((len(part), size, size, channels), np.uint8) if cached else None
+        if cached:
+            for i, file in enumerate(part):  # one by one, so that no image is held twice
+                cache[i] = images_of.pop(file)
+        return Folder(part, options, cache)
 
     identity = _digest("\n".join(f"{_name(file, root)} {file.stat().st_size}" for file in good))
     return split(good[num_test:]), split(good[:num_test]), identity
@@ -73,7 +77,7 @@ def open_splits(
 def find(places: str) -> list[pathlib.Path]:
     """Files by name: of each place, separated by commas, the file itself or all files below the folder."""
     files = []
-    for place in map(pathlib.Path, places.split(",")):
+    for place in (pathlib.Path(name).expanduser() for name in places.split(",")):
         if not place.exists():
             raise UserError(f"{place}: no such file or folder")
         files += sorted(_walk(place)) if place.is_dir() else [place]
@@ -89,7 +93,7 @@ def decode_all(
     """
 
     def decode(file: pathlib.Path) -> tuple[bool, np.ndarray | None, str]:
-        if file.suffix.lower() not in images.SUFFIXES:
+        if file.suffix.lower() not in images.SUFFIXES or not file.is_file():
             return False, None, "not png, jpg or webp"
         try:
             array, conversion = images.read(file, **options)
@@ -99,7 +103,7 @@ def decode_all(
 
     good, skipped, converted = {}, [], []
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = tqdm.tqdm(pool.map(decode, files), "reading images", len(files), delay=2, leave=False)
+        results = tqdm.tqdm(pool.map(decode, files), "reading images", len(files), delay=2, leave=False, disable=None)
         for file, (whole, array, remark) in zip(files, results, strict=True):
             if whole:
                 good[file] = array
@@ -112,9 +116,18 @@ def decode_all(
 
 
 def _walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files below `root` that are not hidden."""
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    """All files below `root` that are not hidden; links are followed, each folder is entered once."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+
+    entered = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
+        if os.path.realpath(folder) in entered:
+            subfolders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield from (pathlib.Path(folder, name) for name in names if not name.startswith("."))
 
 
@@ -131,4 +144,4 @@ def _summary(verb: str, notes: list[str]) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]

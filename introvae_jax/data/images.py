@@ -12,6 +12,7 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
+FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -30,12 +31,12 @@ def read(
     Raises BadImage for anything that is no whole image.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        image, conversion = _convert(image, "L" if channels == 1 else "RGB")
+    except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
         raise BadImage(_reason(error)) from error
-    image, conversion = _convert(image, "L" if channels == 1 else "RGB")
     if crop == "center":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -48,20 +49,17 @@ def read(
 def _convert(image: Image.Image, mode: str) -> tuple[Image.Image, str]:
     """The image in `mode` ("L" or "RGB"), and a word on how it got there."""
     source = image.mode
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64) / (65535 if _is_16_bit(image) else 255)
-        image = Image.fromarray(np.uint8(np.clip(values, 0, 1) * 255 + 0.5))
-    if image.has_transparency_data:
+    if source.startswith("I"):
+        values = np.asarray(image, np.float64)
+        largest = 65535 if source != "I" or values.max() > 255 else 255
+        image = Image.fromarray(np.uint8(np.clip(values / largest, 0, 1) * 255 + 0.5))
+    transparent = image.has_transparency_data
+    if transparent:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     if source == mode:
-        return image, ""
+        return image.convert(mode), "transparent colour to white" if transparent else ""
     return image.convert(mode), f"{source} to {mode}"
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    """Whether an integer image uses the 16-bit range."""
-    return image.mode.startswith("I") and image.getextrema()[1] > 255
 
 
 def _reason(error: Exception) -> str:

@@ -14,10 +14,10 @@ kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def scale_shift(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-    """x * scale + shift for x [B, H, W, C] and scale, shift of shape [C] or [B, C]."""
+    """x * scale + shift in float32, for x [B, H, W, C] and scale, shift of shape [C] or [B, C]; in x's type."""
     axes = (x.ndim - 1,) if scale.ndim == 1 else (0, x.ndim - 1)
-    scale, shift = (jax.lax.broadcast_in_dim(v.astype(x.dtype), x.shape, axes) for v in (scale, shift))
-    return x * scale + shift
+    scale, shift = (jax.lax.broadcast_in_dim(v, x.shape, axes) for v in (scale, shift))
+    return (x.astype(jnp.float32) * scale + shift).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

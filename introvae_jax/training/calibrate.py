@@ -43,10 +43,10 @@ def pool(passes: Sequence[Statistics]) -> Statistics:
     """Moments of equally large batches -> moments of their union: the variance gains that of the means."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float64), *passes)
 
-    def pool(node: Any) -> Any:
+    def union(node: Any) -> Any:
         if "mean" in node and "var" in node:
             mean, var = node["mean"], node["var"]
             return {"mean": np.float32(mean.mean(0)), "var": np.float32(var.mean(0) + mean.var(0))}
-        return {name: pool(child) for name, child in node.items()}
+        return {name: union(child) for name, child in node.items()}
 
-    return pool(stacked)
+    return union(stacked)

@@ -29,7 +29,9 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
         self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, read_only=keep is None)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, read_only=keep is None, cleanup_tmp_directories=keep is not None
+        )
         if keep is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         elif not self.directory.is_dir():
@@ -56,7 +58,8 @@ class Checkpoints:
         self._guard_write(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends the writing threads. Raises UserError if something could not be written."""
+        self._guard_write(self._manager.close)
 
     def restore_run(self, step: int) -> dict[str, Any]:
         """Config, identity of the data and versions."""

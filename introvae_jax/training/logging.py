@@ -9,11 +9,11 @@ import time
 import jax
 import numpy as np
 from PIL import Image
-import tensorboardX
 import tqdm
 
 from introvae_jax import disk, pictures
 from introvae_jax.objectives.base import Terms
+from introvae_jax.training.tensorboard import TensorBoard
 
 RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for
 
@@ -61,7 +61,7 @@ class Reporter:
         if enabled:
             _drop_records_after(self.records_path, start)
             self._records = self.records_path.open("a", encoding="utf-8")
-            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self._tensorboard = TensorBoard(workdir / "tensorboard", start)
             self._progress = Progress(start, total)
 
     def collect(self, step: int, terms: Terms) -> None:
@@ -86,39 +86,40 @@ class Reporter:
             self._since = None
 
     def report(self) -> None:
-        """Means of all terms since the last report. Raises NonFinite, naming the step and the term."""
+        """Writes the means of all terms since the last report, up to the first non-finite one.
+
+        Raises NonFinite, naming that one's step and term.
+        """
         self.pause()
         steps = [(step, jax.device_get(terms)) for step, terms in self._pending]
         self._pending.clear()
-        for step, terms in steps:
-            for name, value in terms.items():
-                if not math.isfinite(value):
-                    raise NonFinite(f"{name} is {value} at step {step}")
-        if not steps or not self._enabled:
-            return
-        names = list(dict.fromkeys(name for _, terms in steps for name in terms))
-        means = {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
-        seconds_per_step = self._seconds / self._timed_steps if self._timed_steps else None
+        found = _first_non_finite(steps)
+        good = [(step, terms) for step, terms in steps if found is None or step < found[0]]
+        if good and self._enabled:
+            self._write(self._means(good))
+        if found is not None:
+            step, name, value = found
+            raise NonFinite(f"{name} is {value} at step {step}")
+
+    def _means(self, steps: list[tuple[int, Terms]]) -> dict[str, float]:
+        last = steps[-1][0]
+        record = {"step": last, "kimg": last * self._batch_size / 1000}
+        if self._timed_steps:
+            record["images_per_second"] = self._batch_size * self._timed_steps / self._seconds
         self._seconds, self._timed_steps = 0.0, 0
-        record = {"step": steps[-1][0], "kimg": steps[-1][0] * self._batch_size / 1000}
-        if seconds_per_step:
-            record["images_per_second"] = self._batch_size / seconds_per_step
-        self._write(record | means)
+        names = dict.fromkeys(name for _, terms in steps for name in terms)
+        return record | {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
 
     def _write(self, record: dict[str, float]) -> None:
         disk.require_space(self.records_path.parent, 0, "the log")
         self._records.write(json.dumps(record) + "\n")
         self._records.flush()
-        for name, value in record.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, record["step"])
-        self._tensorboard.flush()
+        self._tensorboard.scalars(record["step"], {n: v for n, v in record.items() if n != "step"})
         self._progress.line(summary(record, self._total, self._batch_size))
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture in TensorBoard."""
-        array = np.asarray(image.convert("RGB"))
-        self._tensorboard.add_image(name, array, step, dataformats="HWC")
+        self._tensorboard.image(step, name, image)
 
     def say(self, text: str) -> None:
         """One line for the reader."""
@@ -154,6 +155,15 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] | None:
+    """Step, name and value of the first term that is infinite or no number."""
+    for step, terms in steps:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                return step, name, value
+    return None
 
 
 def _drop_records_after(path: pathlib.Path, step: int) -> None:

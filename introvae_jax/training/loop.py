@@ -1,6 +1,7 @@
 """The training loop: from wherever the work directory stands to the last step."""
 
 from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -28,35 +29,35 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     that was never stopped. Raises UserError for what the user can put right.
     """
     config_lib.validate(config)
-    with StopRequest() as stop:
-        replicas = parallel.replicas()
-        replicas.check_batch(config.batch_size)
-        workdir = pathlib.Path(workdir).expanduser()
-        run = Run(config, workdir, source.open_splits(config.data), replicas)
-        checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
-        state = _start_or_resume(run, checkpoints)
-        start = int(state.step)
-        if start >= config.steps:
-            print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
-            return
-        reporter = Reporter(
-            workdir, start=start, total=config.steps, batch_size=config.batch_size,
-            enabled=jax.process_index() == 0,
-        )  # fmt: skip
-        _introduce(reporter, run, state)
-        try:
+    replicas = parallel.replicas()
+    replicas.check_batch(config.batch_size)
+    workdir = pathlib.Path(workdir).expanduser()
+    run = Run(config, workdir, source.open_splits(config.data), replicas)
+    checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
+    state = _start_or_resume(run, checkpoints)
+    start = int(state.step)
+    if start >= config.steps:
+        print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
+        return
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(checkpoints.close)
+            reporter = Reporter(
+                workdir, start=start, total=config.steps, batch_size=config.batch_size,
+                enabled=jax.process_index() == 0,
+            )  # fmt: skip
+            stack.callback(reporter.close)
+            stop = stack.enter_context(StopRequest())
+            _introduce(reporter, run, state)
             _loop(run, state, checkpoints, reporter, stop)
-        except NonFinite as error:
-            raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
-        except OSError as error:
-            raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
-        finally:
-            reporter.close()
-            checkpoints.close()
+    except NonFinite as error:
+        raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
+    except OSError as error:
+        raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
 
 
 def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
-    config, start = run.config, int(state.step)
+    config, start, leads = run.config, int(state.step), jax.process_index() == 0
     warmup_steps = config.objective.warmup_steps
     batches = _batches(run, start)
     take_step = run.make_step("vae" if start < warmup_steps else config.objective.name)
@@ -73,17 +74,17 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
         if saves or draws or step % config.log.every == 0:
             reporter.report()  # before saving: a state with non-finite numbers is never saved
         if saves or draws:
-            statistics = run.statistics(state)
-            if draws and jax.process_index() == 0:
+            statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
+            if last and leads:
+                run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
                 checkpoints.save(step, state, statistics, run.record())
         if last:
             break
 
     checkpoints.wait()
-    if jax.process_index() == 0:
-        run.draw_curves()
     if step == config.steps:
         reporter.say(f"done: {run.workdir} holds the checkpoint of step {step}, pictures/ and curves.png")
     else:

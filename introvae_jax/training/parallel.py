@@ -65,13 +65,16 @@ class Replicas:
     @property
     def sharding(self) -> jax.sharding.NamedSharding:
         """The sharding of the state: replicated over the local devices."""
-        return jax.sharding.NamedSharding(jax.sharding.Mesh(np.asarray(self.local), AXIS), jax.sharding.PartitionSpec())
+        return self._sharding()
 
     def split(self, batch: np.ndarray) -> jax.Array:
         """This process's part of a batch, [B_local, ...] -> [devices, B_local / devices, ...], on the devices."""
         shape = (len(self.local), batch.shape[0] // len(self.local), *batch.shape[1:])
+        return jax.device_put(batch.reshape(shape), self._sharding(AXIS))
+
+    def _sharding(self, *axes: str) -> jax.sharding.NamedSharding:
         mesh = jax.sharding.Mesh(np.asarray(self.local), AXIS)
-        return jax.device_put(batch.reshape(shape), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def replicas(local: tuple[jax.Device, ...] | None = None) -> Replicas:

@@ -18,7 +18,7 @@ from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.logging import Reporter
 
-NUM_SAMPLES, NUM_PAIRS = 64, 24
+PICTURE_SIDE = 2048  # pixels that a grid may have a side; it shows at most 8 x 8 images
 
 
 @dataclasses.dataclass
@@ -47,7 +47,8 @@ class Run:
         ) * 2
         self.calibrate = calibrate.make_calibrator(*self.networks)
         count = config.checkpoint.calibration_batches * config.batch_size
-        rows = np.arange(count) % len(self.splits.train)
+        order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class
+        rows = order[np.arange(count) % len(order)]
         self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
 
     def fresh_state(self) -> state_lib.State:
@@ -67,28 +68,31 @@ class Run:
             )
         )  # fmt: skip
 
-    def statistics(self, state: state_lib.State) -> dict[str, calibrate.Statistics]:
-        """BatchNorm statistics under the averaged ("ema") and the raw weights."""
+    def statistics(self, state: state_lib.State, *weights: str) -> dict[str, calibrate.Statistics]:
+        """BatchNorm statistics under the `weights` named: "ema" (averaged), "raw" or both."""
         if self.config.model.norm != "batch":
-            return {"ema": {}, "raw": {}}
+            return {name: {} for name in weights}
         images = [self.splits.train[rows] for rows in self._calibration_rows]
-        key = jax.random.key(self.config.seed)
-        return {
-            "ema": self.calibrate(state.encoder.ema, state.decoder.ema, images, key),
-            "raw": self.calibrate(state.encoder.params, state.decoder.params, images, key),
+        key = step_lib.draw_key(state, step_lib.CALIBRATION)
+        params = {
+            "ema": (state.encoder.ema, state.decoder.ema),
+            "raw": (state.encoder.params, state.decoder.params),
         }
+        return {name: self.calibrate(*params[name], images, key) for name in weights}
 
-    def draw_pictures(self, state: state_lib.State, statistics: Any, reporter: Reporter) -> None:
+    def draw_pictures(self, state: state_lib.State, statistics: calibrate.Statistics, reporter: Reporter) -> None:
         """Fixed-seed samples, and held-out images beside their reconstructions, as PNG and in TensorBoard."""
         step = int(state.step)
+        side = max(2, min(8, PICTURE_SIDE // self.config.data.size))
         trained = model.Model.create(
-            self.config, state.encoder.ema, state.decoder.ema, statistics, step=step, weights="ema"
-        )
-        rows = np.linspace(0, len(self.splits.test) - 1, min(NUM_PAIRS, len(self.splits.test))).astype(int)
+            self.config, state.encoder.ema, state.decoder.ema, statistics,
+            step=step, weights="ema", batch_size=min(side**2, self.config.batch_size),
+        )  # fmt: skip
+        rows = np.linspace(0, len(self.splits.test) - 1, min(side**2 // 2, len(self.splits.test))).astype(int)
         images = np.asarray(self.splits.test[rows])
         drawn = {
-            "samples": pictures.grid(trained.sample(NUM_SAMPLES)),
-            "reconstructions": pictures.pairs(images / 255.0, trained.reconstruct(images)),
+            "samples": pictures.grid(trained.sample(side**2)),
+            "reconstructions": pictures.pairs(images / 255.0, trained.reconstruct(images), side // 2),
         }
         for name, image in drawn.items():
             pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")

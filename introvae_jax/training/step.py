@@ -15,7 +15,12 @@ from introvae_jax.training.state import State
 UPDATE_ORDERS = ("alternating", "simultaneous")
 
 # What a key is folded with, so that no two draws of a step share one.
-EPS, PRIOR, MIRROR = range(3)
+EPS, PRIOR, MIRROR, CALIBRATION = range(4)
+
+
+def draw_key(state: State, purpose: int) -> jax.Array:
+    """The key of one draw of this step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), purpose)
 
 
 def draw_batch(
@@ -26,14 +31,13 @@ def draw_batch(
     images: uint8 [B, H, W, C], this device's. Noise is drawn for the global batch and sliced, so that it
     does not depend on the number of devices.
     """
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     local = lambda x: replicas.shard(x, images.shape[0])  # noqa: E731
     normal = lambda purpose: local(  # noqa: E731
-        jax.random.normal(jax.random.fold_in(key, purpose), (global_batch, z_dim))
+        jax.random.normal(draw_key(state, purpose), (global_batch, z_dim))
     )
     x = images.astype(jnp.float32) / 255.0
     if mirror:
-        flip = local(jax.random.bernoulli(jax.random.fold_in(key, MIRROR), shape=(global_batch,)))
+        flip = local(jax.random.bernoulli(draw_key(state, MIRROR), shape=(global_batch,)))
         x = jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
     return Batch(x=x, eps=normal(EPS), zp=normal(PRIOR))
 

@@ -48,6 +48,39 @@ def test_16_bit_grey_is_scaled(tmp_path):
     np.testing.assert_array_equal(out, 128)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_that_png_jpg_and_webp_can_hold(tmp_path, channels):
+    colour = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    grey = colour.convert("L")
+    colour.convert("P").save(tmp_path / "palette.png", transparency=3)
+    colour.save(tmp_path / "transparent_colour.png", transparency=(1, 2, 3))
+    grey.save(tmp_path / "transparent_grey.png", transparency=9)
+    grey.convert("LA").save(tmp_path / "grey_alpha.png")
+    grey.convert("1").save(tmp_path / "bits.png")
+    colour.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    colour.save(tmp_path / "moving.webp", save_all=True, append_images=[colour.rotate(90)])
+    for path in tmp_path.iterdir():
+        out, _ = images.read(path, size=16, channels=channels)
+        assert (out.shape, out.dtype) == ((16, 16, channels), np.uint8), path
+
+
+def test_a_dark_16_bit_image_stays_dark(tmp_path):
+    out, _ = images.read(save(tmp_path / "a.png", np.full((16, 16), 200, np.uint16)), size=16, channels=1)
+    np.testing.assert_array_equal(out, 1)
+
+
+def test_broken_exif_is_a_bad_image_and_no_crash(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 3, "a description"
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (16, 16)).save(path, exif=exif)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"Exif") + 17] = 0  # the type of a field: Pillow answers with struct.error
+    path.write_bytes(content)
+    with pytest.raises(images.BadImage):
+        images.read(path, size=16, channels=3)
+
+
 def test_exif_rotation_is_applied(tmp_path):
     array = np.zeros((16, 16, 3), np.uint8)
     array[:8] = 255

@@ -1,5 +1,8 @@
 """The embedded digits and the folder source: splits, identity, and files that are no images."""
 
+import os
+import pathlib
+
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -73,6 +76,17 @@ def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, c
                  "converted 2", "grey.png (L to RGB)", "clear.png (RGBA to RGB)"):  # fmt: skip
         assert part in message
     assert ".hidden" not in message
+
+
+def test_a_loop_of_links_shows_each_image_once(image_folder):
+    (image_folder / "nested" / "again").symlink_to(image_folder)
+    splits = source.open_splits(folder_config(image_folder))
+    assert len(splits.train) + len(splits.test) == 12
+
+
+def test_a_name_that_is_no_utf_8_is_a_name_too(image_folder):
+    (image_folder / "01.jpg").rename(pathlib.Path(os.fsdecode(os.fsencode(image_folder) + b"/\xff\xfe.jpg")))
+    assert len(source.open_splits(folder_config(image_folder)).train) == 11
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "one", "unset"])

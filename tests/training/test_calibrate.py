@@ -1,11 +1,15 @@
 """Recalibrated BatchNorm statistics against moments taken directly."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import digits as digits_config
+from introvae_jax.data import digits, source
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import calibrate
+from introvae_jax.training import calibrate, parallel, run
 
 OPTIONS = {"channels": (8, 8), "z_dim": 4}
 
@@ -43,6 +47,18 @@ def test_with_them_a_single_image_is_treated_as_in_its_batch():
     in_batch = decoder.apply({"params": params_d}, z)
     alone = decoder.apply({"params": params_d, "batch_stats": statistics["decoder"]}, z[:1], stored=True)
     assert np.abs(alone - in_batch[:1]).mean() < 0.1 * np.std(in_batch)
+
+
+def test_a_run_calibrates_on_images_of_all_kinds():
+    """The embedded digits are stored by class; the first thousand would be zeros, ones and twos only."""
+    config = digits_config.get_config()
+    config.checkpoint.calibration_batches = 16
+    replicas = parallel.replicas(tuple(jax.devices()[:1]))
+    trained = run.Run(config, pathlib.Path(), source.open_splits(config.data), replicas)
+    rows = np.concatenate(trained._calibration_rows)
+    labels = digits.load()[1][~digits.is_test()][rows]
+    assert np.bincount(labels, minlength=10).min() > len(rows) / 20
+    assert len(set(rows)) == len(rows)
 
 
 def test_pooling_moments_of_parts_gives_those_of_the_whole():

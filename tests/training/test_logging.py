@@ -1,14 +1,16 @@
 """What a run says: means over an interval, the line, the record, and the check for non-finite numbers."""
 
+import io
 import json
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
+from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures
-from introvae_jax.training import logging
+from introvae_jax.training import logging, tensorboard
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
@@ -45,7 +47,8 @@ def test_a_non_finite_term_is_named_with_its_step(tmp_path, value):
     with pytest.raises(logging.NonFinite, match=f"kl_real is {value} at step 2"):
         report.report()
     report.close()
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")  # what came before it is kept
+    assert (record["step"], record["kl_real"]) == (1, 5.0)
 
 
 def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
@@ -53,6 +56,28 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 2')
     reporter(tmp_path, start=10).close()
     assert [r["step"] for r in pictures.read_records(tmp_path / "metrics.jsonl")] == [5, 10]
+
+
+def test_tensorboard_s_own_reader_finds_scalars_and_pictures(tmp_path):
+    """Read back record by record: length, checksums, then the event."""
+    board = tensorboard.TensorBoard(tmp_path, start=4)
+    board.scalars(5, {"kl_real": 2.5})
+    board.image(5, "samples", Image.new("L", (8, 6), 200))
+    board.close()
+    (file,) = tmp_path.iterdir()
+    data, events = file.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    assert events[1].session_log.status == event_pb2.SessionLog.START
+    assert (events[1].step, events[2].summary.value[0].tag, events[2].summary.value[0].simple_value) == (
+        5,
+        "kl_real",
+        2.5,
+    )
+    picture = Image.open(io.BytesIO(events[3].summary.value[0].image.encoded_image_string))
+    assert (picture.size, picture.getpixel((0, 0))) == ((8, 6), (200, 200, 200))
 
 
 def test_durations():
