@@ -2,7 +2,8 @@
 
     python -m introvae_jax.main --config=configs/digits.py
 
-Five minutes on two CPU cores. benchmarks/digits_quality.py scores what comes out.
+About four minutes on two CPU cores; docs/digits.md tells how the settings were found, and
+benchmarks/digits_quality.py scores what comes out.
 """
 
 import ml_collections
@@ -12,7 +13,7 @@ from configs import default
 
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
-    config.steps = 2_800
+    config.steps = 4_500
     config.batch_size = 16
     config.data.source = "digits"
     config.data.size = 32
@@ -27,6 +28,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.learning_rate = 1e-3
     config.optim.ema_decay = 0.99
     config.log.every = 100
-    config.log.pictures_every = 700
-    config.checkpoint.every = 350
+    config.log.pictures_every = 900
+    config.checkpoint.every = 450
     return config

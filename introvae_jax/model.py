@@ -42,13 +42,16 @@ def build_networks(
 class Model:
     """Encoder and decoder with fixed weights and BatchNorm statistics: every image is treated by itself.
 
-    config: nested dictionaries, as stored with the run. step: of the checkpoint. weights: "ema" or "raw".
+    config: nested dictionaries, as stored with the run. decoder_variables hold the BatchNorm statistics of
+    samples of the prior, decoder_rec_variables those of latents of real images: they differ, and each use
+    takes its own. step: of the checkpoint. weights: "ema" or "raw".
     batch_size: images that go through a network at once; changes speed and memory only.
     """
 
     config: Mapping[str, Any]
     encoder_variables: Any
     decoder_variables: Any
+    decoder_rec_variables: Any
     step: int
     weights: str
     batch_size: int = 64
@@ -62,8 +65,8 @@ class Model:
     ) -> "Model":
         """From the parameters of both networks and their statistics, {} where there is no BatchNorm."""
         variables = (
-            {"params": params, "batch_stats": statistics.get(name, {})}
-            for name, params in (("encoder", encoder), ("decoder", decoder))
+            {"params": params, "batch_stats": statistics.get(kind, {})}
+            for kind, params in (("encoder", encoder), ("decoder", decoder), ("decoder_rec", decoder))
         )
         return cls(config, *variables, **options)
 
@@ -89,9 +92,13 @@ class Model:
         encode = functools.partial(_apply, self._encoder, self.encoder_variables)
         return self._in_batches(encode, images.astype(np.float32))
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """Images float32 [N, H, W, C], clipped to [0, 1], of latents [N, z_dim]."""
-        decode = functools.partial(_apply, self._decoder, self.decoder_variables)
+    def decode(self, z: np.ndarray, *, posterior: bool = False) -> np.ndarray:
+        """Images float32 [N, H, W, C], clipped to [0, 1], of latents [N, z_dim].
+
+        posterior: whether the latents come from images (`encode`) rather than from the prior.
+        """
+        variables = self.decoder_rec_variables if posterior else self.decoder_variables
+        decode = functools.partial(_apply, self._decoder, variables)
         return np.clip(self._in_batches(decode, np.asarray(z, np.float32)), 0.0, 1.0)
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
@@ -100,7 +107,7 @@ class Model:
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """decode(mu) of images as in `encode`: float32 [N, H, W, C] in [0, 1]."""
-        return self.decode(self.encode(images)[0])
+        return self.decode(self.encode(images)[0], posterior=True)
 
     def latents(self, seeds: Sequence[int]) -> np.ndarray:
         """Prior samples, float32 [N, z_dim], one for each seed. Raises UserError for a seed outside [0, 2**32)."""

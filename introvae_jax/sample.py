@@ -75,7 +75,7 @@ def _interpolate(trained: model.Model, out: pathlib.Path) -> None:
         if len(originals) < 2:
             raise errors.UserError(f"--images={_IMAGES.value}: {len(originals)} image there, two are needed")
         ends = trained.encode(originals[:2])[0]
-    path = trained.decode(model.slerp(ends[0], ends[1], _NUM.value or 10))
+    path = trained.decode(model.slerp(ends[0], ends[1], _NUM.value or 10), posterior=_IMAGES.value is not None)
     if _is_picture(out):
         pictures.save(pictures.grid(path, columns=len(path)), out)
         return

@@ -29,9 +29,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
         self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, read_only=keep is None, cleanup_tmp_directories=keep is not None
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, cleanup_tmp_directories=keep is not None)
         if keep is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         elif not self.directory.is_dir():
@@ -40,7 +38,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps on disk, oldest first."""
-        return sorted(self._manager.all_steps(read=True))
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
         """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written."""

@@ -49,6 +49,24 @@ def test_with_them_a_single_image_is_treated_as_in_its_batch():
     assert np.abs(alone - in_batch[:1]).mean() < 0.1 * np.std(in_batch)
 
 
+def test_the_decoder_has_statistics_for_samples_and_for_reconstructions():
+    """Latents of images as far from the prior as these must be normalised by moments of their own."""
+    encoder, decoder, params_e, params_d, images, _ = setup()
+    params_e["moments"]["bias"] = params_e["moments"]["bias"].at[:4].add(3.0)  # mu around 3
+    statistics = calibrate.make_calibrator(encoder, decoder)(params_e, params_d, list(images), jax.random.key(2))
+    mu, logvar = encoder.apply({"params": params_e}, images.reshape(-1, 16, 16, 1) / np.float32(255))
+    z = mu + jnp.exp(logvar / 2) * jax.random.normal(jax.random.key(5), mu.shape)
+    for kind, latents in (("decoder_rec", z), ("decoder", jax.random.normal(jax.random.key(6), (512, 4)))):
+        wanted = decoder.apply({"params": params_d}, latents)
+        errors = {
+            name: np.abs(
+                decoder.apply({"params": params_d, "batch_stats": statistics[name]}, latents, stored=True) - wanted
+            ).mean()
+            for name in ("decoder", "decoder_rec")
+        }
+        assert errors[kind] < 0.2 * max(errors.values()), (kind, errors)
+
+
 def test_a_run_calibrates_on_images_of_all_kinds():
     """The embedded digits are stored by class; the first thousand would be zeros, ones and twos only."""
     config = digits_config.get_config()
