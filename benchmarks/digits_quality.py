@@ -1,6 +1,6 @@
 """Are the digits good? IntroVAE against a VAE with the same networks, steps and seeds, judged by a classifier.
 
-    python -m benchmarks.digits_quality --out=runs/digits_quality        about 45 minutes on two CPU cores
+    python -m benchmarks.digits_quality --out=runs/digits_quality        about 25 minutes on two CPU cores
 
 Trains configs/digits.py with objective.name "introvae" and "vae" under each seed (runs that are there are not
 repeated), samples 2,000 images from each checkpoint and prints a table in Markdown, a JSON line per run before it.

@@ -2,7 +2,7 @@
 
     python -m introvae_jax.main --config=configs/digits.py
 
-About four minutes on two CPU cores; docs/digits.md tells how the settings were found, and
+About five minutes on two CPU cores; docs/digits.md tells how the settings were found, and
 benchmarks/digits_quality.py scores what comes out.
 """
 
