@@ -29,8 +29,10 @@ case $action in
     tpu create --accelerator-type="$1" --version=tpu-ubuntu2204-base
     ;;
   train)
-    run git archive --output=/tmp/introvae_jax.tar.gz HEAD
-    tpu scp /tmp/introvae_jax.tar.gz "$name:" # ends up in the home folder
+    archive=$(mktemp)
+    trap 'rm -f "$archive"' EXIT
+    run git archive --format=tar.gz --output="$archive" HEAD
+    tpu scp "$archive" "$name:introvae_jax.tar.gz"
     remote "mkdir -p introvae_jax && tar -xzf introvae_jax.tar.gz -C introvae_jax"
     # The images' own Python is 3.10, too old; uv brings another. flock: a second `train` only follows the first.
     remote "cd introvae_jax && python3 -m pip install --user --quiet uv && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv && ~/.local/bin/uv pip install --quiet '.[tpu]'"
