@@ -8,6 +8,9 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py").read_text()).group(1)
 
+PREPARE = ["h5py>=3.10", "lmdb>=1.4"]
+AVATARS = ["dicebear-core>=10.0", "dicebear-styles>=10.0", "resvg-py>=0.2"]
+
 setuptools.setup(
     name="introvae_jax",
     version=VERSION,
@@ -21,10 +24,12 @@ setuptools.setup(
     package_data={"introvae_jax.data.digits": ["digits.npz", "LICENSE.md"]},
     install_requires=[
         "absl-py>=2.1",
+        "array-record>=0.8",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
         "flax>=0.12",
         "grain>=0.2.12",
+        "importlib_resources>=6.0",  # tensorflow-datasets wants it and does not say so
         "jax>=0.10.2",
         "matplotlib>=3.8.4",
         "ml-collections>=1.0",
@@ -32,12 +37,17 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "pillow>=11.3",
+        "simplejpeg>=1.8",
         "tensorboardX>=2.6.2.2",
+        "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
     ],
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=8.0", "ruff>=0.9"],
+        "prepare": PREPARE,
+        "tfds-prepare": ["tensorflow>=2.16"],
+        "avatars": AVATARS,
+        "test": ["pytest>=8.0", "ruff>=0.9", *PREPARE, *AVATARS],
     },
 )

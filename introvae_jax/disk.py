@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -24,7 +25,20 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
-def require_space(directory: str | os.PathLike, needed: int, purpose: str) -> None:
+@contextlib.contextmanager
+def only_one(path: str | os.PathLike, purpose: str) -> Iterator[None]:
+    """Holds a lock on the file `path`, which ends with the process. Raises UserError if another one holds it."""
+    with pathlib.Path(path).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is {purpose} there now ({path} is locked)") from error
+        yield
+
+
+def require_space(
+    directory: str | os.PathLike, needed: int, purpose: str, resume: str = "it goes on from the last checkpoint"
+) -> None:
     """Raises UserError unless `needed` bytes and a reserve are free where `directory` is."""
     try:
         free = shutil.disk_usage(directory).free
@@ -33,5 +47,5 @@ def require_space(directory: str | os.PathLike, needed: int, purpose: str) -> No
     if free < needed + RESERVE:
         raise UserError(
             f"{directory}: no space left for {purpose} ({(needed + RESERVE) / 2**20:.1f} MiB needed, "
-            f"{free / 2**20:.1f} MiB free); make room and rerun the same command, it goes on from the last checkpoint"
+            f"{free / 2**20:.1f} MiB free); make room and rerun the same command, {resume}"
         )

@@ -15,7 +15,8 @@ from absl import flags
 import numpy as np
 
 from introvae_jax import errors, model, pictures
-from introvae_jax.data import folder
+from introvae_jax.data import folder, source
+from introvae_jax.data.forms import files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is used.")
 _STEP = flags.DEFINE_integer("step", None, "Step of another checkpoint.")
@@ -97,12 +98,12 @@ def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     if not _IMAGES.value:
         raise errors.UserError(f"--mode={_MODE.value} needs --images=DIR, a folder of images, or files after commas")
-    files, data = folder.find(_IMAGES.value), trained.config["data"]
-    options = {name: data[name] for name in ("size", "channels", "crop", "resize")}
-    decoded = folder.decode_all(files, options)
+    form = files.open_places(_IMAGES.value)
+    decoded = folder.decode_all(form, source.target_of(trained.config["data"]))
     if not decoded:
         raise errors.UserError(f"--images={_IMAGES.value}: no readable image there (png, jpg or webp)")
-    return [f"{i:05d}_{file.stem}" for i, file in enumerate(decoded)], np.stack(list(decoded.values()))
+    names = [f"{i:05d}_{pathlib.Path(form.names[place]).stem}" for i, place in enumerate(decoded)]
+    return names, np.stack(list(decoded.values()))
 
 
 if __name__ == "__main__":

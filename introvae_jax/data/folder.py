@@ -1,17 +1,16 @@
-"""Any folder of images. Every file is decoded once before training, so that nothing surprises the run later."""
+"""Images straight from a folder or an archive. All are decoded once before training, so that nothing surprises it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent import futures
-import hashlib
 import itertools
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 import tqdm
 
-from introvae_jax.data import images
+from introvae_jax.data import forms, images
+from introvae_jax.data.forms.base import Form, digest
 from introvae_jax.errors import UserError, warn
 
 NAMES_IN_WARNING = 5
@@ -20,119 +19,87 @@ NAMES_IN_WARNING = 5
 class Folder:
     """Images of one split, decoded at each access unless `cache` holds them."""
 
-    def __init__(self, paths: Sequence[pathlib.Path], options: Mapping[str, Any], cache: np.ndarray | None):
-        self.paths, self._options, self._cache = paths, options, cache
+    def __init__(self, form: Form, entries: Sequence[int], target: images.Target, cache: np.ndarray | None):
+        self.names = [form.names[i] for i in entries]
+        self._form, self._entries, self._target, self._cache = form, entries, target, cache
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._entries)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         if self._cache is not None:
             return self._cache[indices]
-        return np.stack([self._read(self.paths[i]) for i in np.arange(len(self))[indices]])
+        return np.stack([self._read(i) for i in np.arange(len(self))[indices]])
 
-    def _read(self, path: pathlib.Path) -> np.ndarray:
+    def _read(self, index: int) -> np.ndarray:
         try:
-            return images.read(path, **self._options)[0]
+            return images.decode(self._form.read(self._entries[index]), self._target).array
         except images.BadImage as error:
-            raise UserError(f"{path} was an image when training began and is none now: {error}") from error
+            name = self.names[index]
+            raise UserError(f"{name} was an image when training began and is none now: {error}") from error
 
 
 def open_splits(
-    path: str, *, size: int, channels: int, crop: str, resize: str, test_fraction: float, cache_gib: float
+    path: str, target: images.Target, *, test_fraction: float, cache_gib: float
 ) -> tuple[Folder, Folder, str]:
-    """Training split, test split and identity of the images below `path`.
+    """Training split, test split and identity of the images at `path`.
 
-    Each image's place is decided by the hash of its relative name, so it does not depend on the order
-    of the directory. Files that are no whole image are left out and named in one warning.
-    Raises UserError if the folder is missing or holds fewer than two images.
+    Each image's place is decided by the hash of its name, so it does not depend on the order of the
+    directory. What is no whole image is left out and named in one warning.
+    Raises UserError if there is nothing at `path`, or fewer than two images.
     """
-    root = pathlib.Path(path).expanduser()
-    way_out = "name a folder of png, jpg or webp images with --config.data.path=DIR"
+    way_out = "name a folder or an archive of png, jpg or webp images with --config.data.path=DIR"
     if not path:
         raise UserError(f"config.data.path is empty: {way_out}")
-    if not root.is_dir():
+    if not pathlib.Path(path).expanduser().exists():
         raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
-    files = sorted(_walk(root), key=lambda file: _digest(_name(file, root)))
-    options = {"size": size, "channels": channels, "crop": crop, "resize": resize}
-    cached = len(files) * size * size * channels <= cache_gib * 2**30
-    images_of = decode_all(files, options, keep=cached)
-    if len(images_of) < 2:
-        raise UserError(f"config.data.path = {path!r}: {len(images_of)} readable images, two are needed; {way_out}")
+    form = forms.open_form(path, size=target.size)
+    cached = len(form.names) * target.size**2 * target.channels <= cache_gib * 2**30
+    arrays = decode_all(form, target, keep=cached)
+    if len(arrays) < 2:
+        raise UserError(f"config.data.path = {path!r}: {len(arrays)} readable images, two are needed; {way_out}")
 
-    good, num_test = list(images_of), max(1, round(test_fraction * len(images_of)))
-    num_test = min(num_test, len(good) - 1)
+    good = sorted(arrays, key=lambda i: digest([form.names[i]]))
+    num_test = min(max(1, round(test_fraction * len(good))), len(good) - 1)
 
-    def split(part: list[pathlib.Path]) -> Folder:
-        cache = np.empty((len(part), size, size, channels), np.uint8) if cached else None
+    def split(part: list[int]) -> Folder:
+        cache = np.empty((len(part), target.size, target.size, target.channels), np.uint8) if cached else None
         if cached:
-            for i, file in enumerate(part):  # one by one, so that no image is held twice
-                cache[i] = images_of.pop(file)
-        return Folder(part, options, cache)
+            for row, i in enumerate(part):  # one by one, so that no image is held twice
+                cache[row] = arrays.pop(i)
+        return Folder(form, part, target, cache)
 
-    identity = _digest("\n".join(f"{_name(file, root)} {file.stat().st_size}" for file in good))
+    identity = digest([form.fingerprint, *(form.names[i] for i in good)])
     return split(good[num_test:]), split(good[:num_test]), identity
 
 
-def find(places: str) -> list[pathlib.Path]:
-    """Files by name: of each place, separated by commas, the file itself or all files below the folder."""
-    files = []
-    for place in (pathlib.Path(name).expanduser() for name in places.split(",")):
-        if not place.exists():
-            raise UserError(f"{place}: no such file or folder")
-        files += sorted(_walk(place)) if place.is_dir() else [place]
-    return files
+def decode_all(form: Form, target: images.Target, *, keep: bool = True) -> dict[int, np.ndarray | None]:
+    """Index -> array of the whole images of `form`, in order.
 
-
-def decode_all(
-    files: Sequence[pathlib.Path], options: Mapping[str, Any], *, keep: bool = True
-) -> dict[pathlib.Path, np.ndarray | None]:
-    """The whole images among `files`, in their order, decoded by `images.read(file, **options)`.
-
-    The arrays are thrown away unless `keep`. All files that are skipped or converted are named in one warning.
+    The arrays are thrown away unless `keep`. All that is skipped or converted is named in one warning.
     """
 
-    def decode(file: pathlib.Path) -> tuple[bool, np.ndarray | None, str]:
-        if file.suffix.lower() not in images.SUFFIXES or not file.is_file():
-            return False, None, "not png, jpg or webp"
+    def decode(index: int) -> tuple[np.ndarray | None, Sequence[str], str]:
         try:
-            array, conversion = images.read(file, **options)
+            decoded = images.decode(form.read(index), target)
         except images.BadImage as error:
-            return False, None, str(error)
-        return True, array if keep else None, conversion
+            return None, (), str(error)
+        return decoded.array, [change for change in decoded.changes if not change.startswith("enlarged")], ""
 
-    good, skipped, converted = {}, [], []
+    count = len(form.names)
+    good, skipped, converted = {}, [f"{name} ({why})" for name, why in form.passed_over if why != "hidden"], []
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = tqdm.tqdm(pool.map(decode, files), "reading images", len(files), delay=2, leave=False, disable=None)
-        for file, (whole, array, remark) in zip(files, results, strict=True):
-            if whole:
-                good[file] = array
-            if remark:
-                (converted if whole else skipped).append(f"{file} ({remark})")
+        results = tqdm.tqdm(pool.map(decode, range(count)), "reading images", count, delay=2, leave=False, disable=None)
+        for i, (array, changes, reason) in enumerate(results):
+            if array is not None:
+                good[i] = array if keep else None
+            if changes:
+                converted.append(f"{form.names[i]} ({', '.join(changes)})")
+            if reason:
+                skipped.append(f"{form.names[i]} ({reason})")
     if skipped or converted:
-        remarks = [_summary("skipped", skipped), _summary("converted", converted)]
-        warn("images " + "; ".join(filter(None, remarks)))
+        warn("images " + "; ".join(filter(None, [_summary("skipped", skipped), _summary("converted", converted)])))
     return good
-
-
-def _walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files below `root` that are not hidden; links are followed, each folder is entered once."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: {error.strerror}") from error
-
-    entered = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
-        if os.path.realpath(folder) in entered:
-            subfolders.clear()
-            continue
-        entered.add(os.path.realpath(folder))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (pathlib.Path(folder, name) for name in names if not name.startswith("."))
-
-
-def _name(file: pathlib.Path, root: pathlib.Path) -> str:
-    return file.relative_to(root).as_posix()
 
 
 def _summary(verb: str, notes: list[str]) -> str:
@@ -141,7 +108,3 @@ def _summary(verb: str, notes: list[str]) -> str:
         return ""
     names = ", ".join(itertools.islice(sorted(notes), NAMES_IN_WARNING))
     return f"{verb} {len(notes)}: {names}" + (", ..." if len(notes) > NAMES_IN_WARNING else "")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]

@@ -1,11 +1,17 @@
-"""One image file -> one uint8 array of the wanted size and channels."""
+"""One encoded image -> one uint8 array of the wanted size and channels, and back to bytes."""
 
+import dataclasses
+import io
 import os
+import pathlib
+import re
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
+import simplejpeg
 
-CROPS = ("center", "none")
+CROPS = 'one of "center", "none", "WxH" (centred) or "WxH+X+Y" (from the left and the top), in pixels'
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,
@@ -13,58 +19,168 @@ FILTERS = {
     "box": Image.Resampling.BOX,
 }
 FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_BYTES = 2**28
+MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompression bomb
+
+# What libjpeg may decode by itself: by channels wanted, the colour spaces where Pillow gives the same values.
+_DIRECT_JPEG = {3: ("YCbCr", "Gray"), 1: ("Gray",)}
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
 
 
 class BadImage(Exception):
-    """The file holds no image that can be decoded; the message says why."""
+    """There is no image that can be decoded; the message says why."""
 
 
-def read(
-    path: str | os.PathLike, *, size: int, channels: int, crop: str = "center", resize: str = "lanczos"
-) -> tuple[np.ndarray, str]:
-    """Decodes, crops, resizes and converts the image at `path`.
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What every image becomes.
 
-    size: pixels of both sides. channels: 1 (grey) or 3 (RGB). crop: one of CROPS. resize: one of FILTERS.
-    Transparent pixels are laid over white, EXIF rotation is applied, 16-bit values are scaled to 8.
-    Returns uint8 [size, size, channels] and the conversion that was needed, "" if none.
-    Raises BadImage for anything that is no whole image.
+    size: pixels of both sides. channels: 1 (grey) or 3 (RGB). crop: see CROPS. resize: one of FILTERS, all of
+    which average over what they shrink (antialiased).
+    """
+
+    size: int
+    channels: int
+    crop: str = "center"
+    resize: str = "lanczos"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An image as wanted, and how it got there.
+
+    array: uint8 [size, size, channels]. width, height: of the original. changes: what was done beyond cropping
+    and shrinking ("L to RGB", ...). fits: the original's bytes already hold just this array.
+    """
+
+    array: np.ndarray
+    width: int
+    height: int
+    changes: tuple[str, ...]
+    fits: bool
+
+
+def read(path: str | os.PathLike) -> bytes:
+    """The bytes of a file that may be an image. Raises BadImage if it cannot be one or cannot be read."""
+    path = pathlib.Path(path)
+    try:
+        if not path.is_file():
+            raise BadImage("a broken link" if path.is_symlink() else "no regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadImage(f"more than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(error.strerror or str(error)) from error
+
+
+def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
+    """Decodes, crops, resizes and converts `image`, encoded or uint8 [H, W, C].
+
+    Transparent pixels are laid over white, EXIF rotation is applied, 16-bit values are scaled to 8, of an
+    animation the first frame counts. Raises BadImage for anything that is no whole image.
     """
     try:
-        with Image.open(path, formats=FORMATS) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-        image, conversion = _convert(image, "L" if channels == 1 else "RGB")
+        file = _open(image)
+        original = file.size
+        if original[0] * original[1] > MAX_PIXELS:
+            raise BadImage(f"{original[0]}x{original[1]} pixels; more than {MAX_PIXELS >> 20} million are refused")
+        picture, changes = _convert(file, "L" if target.channels == 1 else "RGB")
+        picture = _crop(picture, target.crop)
+    except BadImage:
+        raise
     except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
         raise BadImage(_reason(error)) from error
+    size = (target.size, target.size)
+    if min(picture.size) < target.size:
+        changes.append(f"enlarged from {picture.width}x{picture.height}")
+    fits = not changes and original == picture.size == size and isinstance(image, bytes) and file.format != "WEBP"
+    if picture.size != size:
+        picture = picture.resize(size, FILTERS[target.resize])
+    array = np.asarray(picture, np.uint8).reshape(*size, target.channels)
+    return Decoded(array, *original, tuple(changes), fits)
+
+
+def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
+    """`decode`, its array written to `out`; fast for JPEGs that have the wanted size already."""
+    if image[:2] == b"\xff\xd8" and b"Exif\0\0" not in image:
+        try:
+            height, width, colour, _ = simplejpeg.decode_jpeg_header(image)
+            if (height, width) == out.shape[:2] and colour in _DIRECT_JPEG[target.channels]:
+                simplejpeg.decode_jpeg(image, "RGB" if target.channels == 3 else "GRAY", buffer=out)
+                return
+        except ValueError:
+            pass  # a flaw that Pillow may forgive; if not, it says what is wrong
+    out[:] = decode(image, target).array
+
+
+def encode(array: np.ndarray, form: str, quality: int) -> bytes:
+    """uint8 [H, W, C] as "png", or as "jpeg" of `quality` (1 to 100)."""
+    picture, file = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), io.BytesIO()
+    if form == "png":
+        picture.save(file, "PNG")
+    else:
+        picture.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def crop_box(crop: str, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of `crop` in an image of this size. Raises ValueError if `crop` is none of CROPS."""
+    if crop == "none":
+        return 0, 0, width, height
     if crop == "center":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (size, size):
-        image = image.resize((size, size), FILTERS[resize])
-    return np.asarray(image, np.uint8).reshape(size, size, channels), conversion
+        crop = f"{min(width, height)}x{min(width, height)}"
+    match = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", crop)
+    if not match:
+        raise ValueError(f"crop {crop!r}: must be {CROPS}")
+    w, h = int(match[1]), int(match[2])
+    left, top = ((width - w) // 2, (height - h) // 2) if match[3] is None else (int(match[3]), int(match[4]))
+    return left, top, left + w, top + h
 
 
-def _convert(image: Image.Image, mode: str) -> tuple[Image.Image, str]:
-    """The image in `mode` ("L" or "RGB"), and a word on how it got there."""
+def _open(image: bytes | np.ndarray) -> Image.Image:
+    if isinstance(image, bytes):
+        if not image:
+            raise BadImage("empty")
+        return Image.open(io.BytesIO(image), formats=FORMATS)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise BadImage(f"an array {image.dtype} {list(image.shape)}, not uint8 [height, width, 1 or 3]")
+    return Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
+
+
+def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+    """The image upright and in `mode` ("L" or "RGB"), and a word on every step of the way."""
+    changes = ["first frame of an animation"] if getattr(file, "n_frames", 1) > 1 else []
+    image = ImageOps.exif_transpose(file)
+    if file.getexif().get(0x0112, 1) != 1:
+        changes.append("rotated as its EXIF data say")
+    image.load()
     source = image.mode
     if source.startswith("I"):
         values = np.asarray(image, np.float64)
         largest = 65535 if source != "I" or values.max() > 255 else 255
         image = Image.fromarray(np.uint8(np.clip(values / largest, 0, 1) * 255 + 0.5))
-    transparent = image.has_transparency_data
-    if transparent:
+    if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    if source == mode:
-        return image.convert(mode), "transparent colour to white" if transparent else ""
-    return image.convert(mode), f"{source} to {mode}"
+        if source == mode:
+            changes.append("transparent colour to white")
+    if source != mode:
+        changes.append(f"{source} to {mode}")
+    return image.convert(mode), changes
+
+
+def _crop(image: Image.Image, crop: str) -> Image.Image:
+    box = crop_box(crop, *image.size)
+    if box[0] < 0 or box[1] < 0 or box[2] > image.width or box[3] > image.height:
+        raise BadImage(f"{image.width}x{image.height}, too small for the crop {crop}")
+    return image.crop(box)
 
 
 def _reason(error: Exception) -> str:
     """What is wrong with a file, in few words."""
-    text = str(error)
-    if "cannot identify" in text:
-        return "not an image"
-    return text.split("\n")[0] or type(error).__name__
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a png, jpeg or webp image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS >> 20} million pixels"
+    return str(error).split("\n")[0] or type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from introvae_jax.data import digits, folder
+from introvae_jax.data import digits, folder, images, packed
 
 
 class Source(Protocol):
@@ -31,21 +31,28 @@ class Splits:
     identity: str
 
 
-def _digits(data: Mapping[str, Any]) -> Splits:
-    images, _ = digits.load()
+def target_of(data: Mapping[str, Any]) -> images.Target:
+    """What `config.data` makes of every image."""
+    return images.Target(data["size"], data["channels"], data["crop"], data["resize"])
+
+
+def _digits(_: Mapping[str, Any]) -> Splits:
+    arrays, _ = digits.load()
     test = digits.is_test()
-    return Splits(images[~test], images[test], hashlib.sha256(images.tobytes()).hexdigest()[:16])
+    return Splits(arrays[~test], arrays[test], hashlib.sha256(arrays.tobytes()).hexdigest()[:16])
 
 
 def _folder(data: Mapping[str, Any]) -> Splits:
-    train, test, identity = folder.open_splits(
-        data["path"], size=data["size"], channels=data["channels"], crop=data["crop"],
-        resize=data["resize"], test_fraction=data["test_fraction"], cache_gib=data["cache_gib"],
-    )  # fmt: skip
-    return Splits(train, test, identity)
+    limits = {"test_fraction": data["test_fraction"], "cache_gib": data["cache_gib"]}
+    return Splits(*folder.open_splits(data["path"], target_of(data), **limits))
 
 
-SOURCES: dict[str, Callable[[Mapping[str, Any]], Splits]] = {"digits": _digits, "folder": _folder}
+def _tfds(data: Mapping[str, Any]) -> Splits:
+    limits = {"test_fraction": data["test_fraction"], "cache_gib": data["cache_gib"]}
+    return Splits(*packed.open_splits(data["path"], data["name"], target_of(data), **limits))
+
+
+SOURCES: dict[str, Callable[[Mapping[str, Any]], Splits]] = {"digits": _digits, "folder": _folder, "tfds": _tfds}
 
 
 def open_splits(data: Mapping[str, Any]) -> Splits:

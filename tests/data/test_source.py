@@ -41,7 +41,7 @@ def test_a_folder_is_split_into_disjoint_parts_that_stay_the_same(image_folder):
     first = source.open_splits(folder_config(image_folder, test_fraction=0.25))
     again = source.open_splits(folder_config(image_folder, test_fraction=0.25))
     assert (len(first.train), len(first.test)) == (9, 3)
-    assert first.test.paths == again.test.paths
+    assert first.test.names == again.test.names
     assert not rows(first.train) & rows(first.test)
     assert first.identity == again.identity
 
@@ -51,7 +51,7 @@ def test_without_a_cache_the_same_images_are_decoded_on_demand(image_folder):
     on_demand = source.open_splits(folder_config(image_folder, cache_gib=0.0))
     order = np.array([3, 0, 3])
     np.testing.assert_array_equal(cached.train[order], on_demand.train[order])
-    on_demand.train.paths[0].write_bytes(b"gone bad")
+    (image_folder / on_demand.train.names[0]).write_bytes(b"gone bad")
     with pytest.raises(UserError, match="was an image when training began"):
         on_demand.train[np.array([0])]
 
@@ -72,7 +72,7 @@ def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, c
     splits = source.open_splits(folder_config(image_folder))
     assert len(splits.train) + len(splits.test) == 14
     (message,) = capsys.readouterr().err.splitlines()
-    for part in ("skipped 2", "cut.jpg (", "notes.txt (not png, jpg or webp)",
+    for part in ("skipped 2", "cut.jpg (", "notes.txt (not a png, jpeg or webp image)",
                  "converted 2", "grey.png (L to RGB)", "clear.png (RGBA to RGB)"):  # fmt: skip
         assert part in message
     assert ".hidden" not in message

@@ -1,0 +1,54 @@
+"""The forms in which people keep images: folders, archives, other programs' data sets, and drawn ones.
+
+Each form lists what it holds by name and reads one entry at a time, from any process, without unpacking
+anything to disk. To add one, write a file here and its line in `open_form`.
+"""
+
+import os
+import pathlib
+
+from introvae_jax.data.forms import archives, avatars, files, hdf5, lmdb, tfds_sets, tfrecords
+from introvae_jax.data.forms.base import Form
+from introvae_jax.errors import UserError
+
+# How a file says what it is, whatever its name.
+_BY_FIRST_BYTES = {
+    b"PK\x03\x04": archives.open_zip,
+    b"PK\x05\x06": archives.open_zip,
+    b"\x89HDF\r\n\x1a\n": hdf5.open_hdf5,
+}
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"7z\xbc\xaf": "7z x", b"Rar!": "unrar x"}
+
+
+def open_form(source: str | os.PathLike, *, size: int, num_images: int = 0) -> Form:
+    """What `source` holds: a path, "tfds:NAME[/CONFIG]" or "avatars[:STYLE]".
+
+    size: the resolution that is wanted, for forms that hold several. num_images: how many avatars are drawn.
+    Raises UserError for what is no source of images.
+    """
+    kind, colon, rest = str(source).partition(":")
+    if kind == "avatars":
+        return avatars.open_avatars(rest, size, num_images)
+    if kind == "tfds" and colon:
+        return tfds_sets.open_tfds(rest)
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        if (path / "data.mdb").is_file():
+            return lmdb.open_lmdb(path)
+        records = sorted(path.glob("*.tfrecord*"))
+        return tfrecords.open_tfrecords(records, size) if records else files.open_folder(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    with path.open("rb") as file:
+        head = file.read(512)
+    for first, program in _COMPRESSED.items():
+        if head.startswith(first):
+            raise UserError(f"{path}: a compressed archive cannot be read at random places; unpack it with {program}")
+    for first, open_archive in _BY_FIRST_BYTES.items():
+        if head.startswith(first):
+            return open_archive(path, size)
+    if head[257:262] == b"ustar" or path.suffix == ".tar":
+        return archives.open_tar(path, size)
+    if ".tfrecord" in path.name:
+        return tfrecords.open_tfrecords([path], size)
+    raise UserError(f"{path}: not a folder, zip, tar, TFRecord, HDF5 or LMDB of images")

@@ -1,0 +1,66 @@
+"""A folder of image files, nested or not."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import os
+import pathlib
+
+from introvae_jax.data import images
+from introvae_jax.data.forms.base import digest, natural
+from introvae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Files by their path below `root`; a `base.Form`."""
+
+    root: pathlib.Path
+    names: Sequence[str]
+    passed_over: Sequence[tuple[str, str]]
+    fingerprint: str
+    splits: None = None
+
+    def read(self, index: int) -> bytes:
+        return images.read(self.root / self.names[index])
+
+
+def open_folder(root: pathlib.Path) -> Files:
+    """All files below `root`. Links are followed, each folder is entered once, hidden names are passed over."""
+    found: dict[str, str] = dict(_walk(root))
+    names = sorted((name for name, reason in found.items() if not reason), key=natural)
+    sizes = (f"{name} {_size(root / name)}" for name in names)
+    return Files(root, names, [(n, reason) for n, reason in found.items() if reason], digest(sizes))
+
+
+def open_places(places: str) -> Files:
+    """Files and all files below folders, separated by commas. Raises UserError for a place that is not there."""
+    names, passed_over = [], []
+    for place in places.split(","):
+        path = pathlib.Path(place).expanduser()
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+        folder = open_folder(path) if path.is_dir() else None
+        names += [str(path / name) for name in folder.names] if folder else [str(path)]
+        passed_over += folder.passed_over if folder else []
+    return Files(pathlib.Path(), names, passed_over, digest(names))
+
+
+def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """(name, "") of what may be an image, (name, reason) of what is passed over."""
+    failed: list[OSError] = []
+    entered = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=failed.append):
+        name = lambda entry, folder=folder: pathlib.Path(folder, entry).relative_to(root).as_posix()  # noqa: E731
+        if os.path.realpath(folder) in entered:
+            yield name(""), "a link to a folder that was read already"
+            subfolders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        yield from ((name(entry), "hidden") for entry in (*subfolders, *files) if entry.startswith("."))
+        subfolders[:] = sorted(entry for entry in subfolders if not entry.startswith("."))
+        yield from ((name(entry), "") for entry in files if not entry.startswith("."))
+    yield from ((str(error.filename), error.strerror) for error in failed)
+
+
+def _size(path: pathlib.Path) -> int:
+    return path.stat().st_size if path.exists() else -1

@@ -1,0 +1,55 @@
+"""LMDB folders, the form in which LSUN is given out: an encoded image for each key."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from introvae_jax.data.forms.base import digest
+from introvae_jax.data.images import BadImage
+from introvae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Lmdb:
+    """Values by key; a `base.Form`."""
+
+    path: pathlib.Path
+    names: Sequence[str]
+    fingerprint: str
+    splits: None = None
+    passed_over: tuple = ()
+
+    def read(self, index: int) -> bytes:
+        with _environment(self.path).begin() as transaction:
+            data = transaction.get(self.names[index].encode("latin-1"))
+        if data is None:
+            raise BadImage("no longer there")
+        return data
+
+
+def open_lmdb(path: pathlib.Path) -> Lmdb:
+    """All entries of the database in the folder `path`."""
+    try:
+        with _environment(path).begin() as transaction:
+            names = [key.decode("latin-1") for key in transaction.cursor().iternext(values=False)]
+    except _errors() as error:
+        raise UserError(f"{path}: not a whole LMDB database ({error})") from error
+    return Lmdb(path, names, digest([*names, str((path / "data.mdb").stat().st_size)]))
+
+
+def _errors() -> Any:
+    import lmdb
+
+    return lmdb.Error
+
+
+@functools.cache
+def _environment(path: pathlib.Path) -> Any:
+    """The open database, one for each process."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError(f"{path}: reading LMDB needs lmdb: pip install 'introvae_jax[prepare]'") from error
+    return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1024)

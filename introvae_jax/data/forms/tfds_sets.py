@@ -1,0 +1,73 @@
+"""Image data sets of TensorFlow Datasets (TFDS): read without TensorFlow, prepared with it."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from introvae_jax.data.forms.base import digest
+from introvae_jax.data.packed import data_dir
+from introvae_jax.errors import UserError, one_line
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSet:
+    """The images of all splits; a `base.Form`."""
+
+    name: str
+    names: Sequence[str]
+    splits: Sequence[str]
+    places: Sequence[tuple[str, int]]  # split of the set and index in it
+    fingerprint: str
+    passed_over: tuple = ()
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        split, place = self.places[index]
+        return _opened(self.name)[split][place]["image"]
+
+
+def open_tfds(name: str) -> TfdsSet:
+    """All images of the TFDS data set `name`: what it holds out is the test split, the rest is for training."""
+    sets = _opened(name)
+    held_out = "test" if "test" in sets else "validation"
+    places = [(split, i) for split in sets for i in range(len(sets[split]))]
+    names = [f"{split}/{i:07d}" for split, i in places]
+    splits = ["test" if split == held_out else "train" for split, _ in places] if len(sets) > 1 else None
+    return TfdsSet(name, names, splits, places, digest([name, *(f"{s} {len(sets[s])}" for s in sets)]))
+
+
+@functools.cache
+def _opened(name: str) -> dict[str, Any]:
+    """The data source of each split, images still encoded."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir(""))
+    except Exception as error:  # TFDS has a type for each: not found, no such config, no such version
+        raise UserError(f"tfds:{name}: {one_line(error)[:200]}") from error
+    if "image" not in (builder.info.features or {}):
+        raise UserError(f"tfds:{name}: its examples have no `image`")
+    if not builder.is_prepared():
+        _prepare(builder, name)
+    try:
+        return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise UserError(
+            f"tfds:{name}: prepared in {builder.data_path} in a form without random access. Prepare it anew with "
+            "tfds build --file_format=array_record"
+        ) from error
+
+
+def _prepare(builder: Any, name: str) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"tfds:{name}: not prepared in {builder.data_path}, and TFDS needs TensorFlow to prepare it: "
+            "pip install 'introvae_jax[tfds-prepare]'"
+        )
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except (Exception, AssertionError) as error:  # downloads, missing manual files, builders that are broken
+        raise UserError(f"tfds:{name}: TFDS could not prepare it: {one_line(error)[:300]}") from error

@@ -1,0 +1,114 @@
+"""Prepared data sets: TFDS's ArrayRecord files, read at random places without TensorFlow."""
+
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from introvae_jax.data import images
+from introvae_jax.errors import UserError, one_line
+
+DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
+PREPARE = "python -m introvae_jax.prepare --help tells how to make one"
+
+
+class Packed:
+    """Rows `start` to `stop` of one split of a TFDS data source; decoded once each if there is a `cache`."""
+
+    def __init__(self, records: Any, start: int, stop: int, target: images.Target, *, cached: bool, name: str):
+        self._records, self._start, self._length = records, start, stop - start
+        self._target, self._name = target, name
+        shape = (self._length, target.size, target.size, target.channels)
+        self._cache = np.empty(shape, np.uint8) if cached else None  # pages are taken when they are filled
+        self._filled = np.zeros(self._length, bool)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        rows = np.arange(self._length)[indices]
+        if self._cache is None:
+            return self._decode(rows)
+        missing = np.unique(rows[~self._filled[rows]])
+        if missing.size:
+            self._cache[missing] = self._decode(missing)
+            self._filled[missing] = True  # after the images: another thread may look at any moment
+        return self._cache[rows]
+
+    def _decode(self, rows: np.ndarray) -> np.ndarray:
+        target = self._target
+        out = np.empty((len(rows), target.size, target.size, target.channels), np.uint8)
+        for image, row in zip(out, rows, strict=True):
+            try:
+                images.decode_into(image, self._records[int(row) + self._start]["image"], target)
+            except images.BadImage as error:
+                raise UserError(f"{self._name}: image {row + self._start} is damaged ({error})") from error
+        return out
+
+
+def open_splits(
+    path: str, name: str, target: images.Target, *, test_fraction: float, cache_gib: float
+) -> tuple[Packed, Packed, str]:
+    """Training split, test split and identity of the data set `name` ("celeb_a_hq/256") below `path`.
+
+    Held out is the set's split "test", or "validation", or without either the last `test_fraction` of "train".
+    Raises UserError if there is no such set, or none that can be read.
+    """
+    import tensorflow_datasets as tfds
+
+    directory = _version_of(data_dir(path), name)
+    try:
+        builder = tfds.builder_from_directory(directory)
+        sources = builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
+    except Exception as error:  # TFDS has many ways to stumble over a damaged or foreign folder
+        reason = one_line(error)[:200]
+        raise UserError(f"{directory}: not a data set in ArrayRecord form ({reason}); {PREPARE}") from error
+    if "image" not in builder.info.features or "train" not in sources or len(sources["train"]) < 2:
+        raise UserError(f"{directory}: no split `train` of two or more examples with an `image`; {PREPARE}")
+
+    train, held_out = sources["train"], sources.get("test") or sources.get("validation") or []
+    count = len(train)
+    if not len(held_out):
+        count, held_out = len(train) - min(max(1, round(test_fraction * len(train))), len(train) - 1), train
+    bytes_needed = (count + len(held_out)) * target.size**2 * target.channels
+    options = {"cached": bytes_needed <= cache_gib * 2**30, "name": str(directory)}
+    test_start = count if held_out is train else 0
+    return (
+        Packed(train, 0, count, target, **options),
+        Packed(held_out, test_start, len(held_out), target, **options),
+        _identity(directory),
+    )
+
+
+def data_dir(path: str) -> pathlib.Path:
+    """Where data sets lie: `path`, or where TFDS keeps them."""
+    return pathlib.Path(path or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
+
+
+def _version_of(root: pathlib.Path, name: str) -> pathlib.Path:
+    """The folder of the newest version of `name`."""
+    if not name:
+        raise UserError("config.data.name is empty: name a prepared data set, for instance 'celeb_a_hq/256'")
+    found = sorted((file.parent for file in (root / name).glob("*/dataset_info.json")), key=_version_key)
+    if found:
+        return found[-1]
+    patterns = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+    there = sorted({file.parent.parent.relative_to(root).as_posix() for p in patterns for file in root.glob(p)})
+    set_name, _, size = name.partition("/")
+    raise UserError(
+        f"config.data.name = {name!r}: no such set in {root} ({', '.join(there[:8]) or 'nothing'} there). Make it: "
+        f"python -m introvae_jax.prepare --source=IMAGES --name={set_name} --resolution={size or 'SIZE'}; or train "
+        "straight from a folder or archive: --config.data.source=folder --config.data.path=IMAGES"
+    )
+
+
+def _version_key(directory: pathlib.Path) -> list[int]:
+    return [int(part) if part.isdecimal() else -1 for part in directory.name.split(".")]
+
+
+def _identity(directory: pathlib.Path) -> str:
+    """A digest of what the set says of itself: counts, sizes, and the hash of its content if `prepare` made it."""
+    files = (directory / name for name in ("dataset_info.json", "manifest.json"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:16]

@@ -1,0 +1,134 @@
+"""Packing: a form of images -> a TFDS data set in ArrayRecord files, by several processes.
+
+    DATA_DIR/NAME/RESOLUTION/VERSION                 the finished set, which appears in one piece
+    DATA_DIR/NAME/RESOLUTION/.incomplete-PLAN/       until then: data/ as it will be, done/ a record of each shard
+
+A shard's bytes depend on the plan and its entries alone, and a shard counts once its record is there. So a
+packing that was killed goes on where it was, and ends with the same bytes as one that was not.
+"""
+
+from collections.abc import Iterator, Sequence
+import json
+import pathlib
+import shutil
+import sys
+
+from array_record.python.array_record_module import ArrayRecordWriter
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+import tqdm
+
+from introvae_jax import disk
+from introvae_jax.data.forms.base import Form
+from introvae_jax.data.packing import report
+from introvae_jax.data.packing.conversion import Outcome, convert_all
+from introvae_jax.data.packing.plan import Plan, Shard, shards
+from introvae_jax.errors import UserError
+
+
+def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict: bool) -> pathlib.Path:
+    """Writes the data set, or what is missing of it, and returns its folder.
+
+    strict: any finding of the report refuses the set. Raises UserError then, if no image is whole, if the
+    place holds another set, or if the disk is full; what is written stays and counts when run again.
+    """
+    final = data_dir / plan.name / str(plan.target.size) / plan.version
+    partial = final.parent / f".incomplete-{plan.digest()}"
+    if (final / "manifest.json").exists():
+        _require_same(final, plan)
+        shutil.rmtree(partial, ignore_errors=True)  # a kill between the last two steps leaves it
+        return final
+    if final.exists():
+        raise UserError(f"{final}: made by another program; remove it or give another --data_dir")
+    for folder in ("data", "done"):
+        (partial / folder).mkdir(parents=True, exist_ok=True)
+    with disk.only_one(partial / "lock", "preparing this data set"):
+        todo = shards(plan, form)
+        _write_missing(form, plan, todo, partial, workers)
+        records = [(shard, json.loads(_record_path(partial, shard).read_text(encoding="utf-8"))) for shard in todo]
+        findings = report.findings(form, records)
+        report.write(partial / "data" / "report.txt", findings)
+        if strict and findings:
+            raise UserError(
+                f"--strict: {report.summary(findings)}; all are named in {partial / 'data' / 'report.txt'}. "
+                "Mend the source, or leave out --strict: what is written will be used"
+            )
+        _write_metadata(partial / "data", plan, records, findings)
+        (partial / "data").rename(final)
+    shutil.rmtree(partial)
+    return final
+
+
+def features(plan: Plan) -> tfds.features.FeaturesDict:
+    """Those of TFDS's own celeb_a_hq, so that its reader takes every prepared set."""
+    shape = (plan.target.size, plan.target.size, plan.target.channels)
+    image = tfds.features.Image(shape=shape, encoding_format=plan.encoding)
+    return tfds.features.FeaturesDict({"image": image, "image/filename": tfds.features.Text()})
+
+
+def _write_missing(form: Form, plan: Plan, todo: Sequence[Shard], partial: pathlib.Path, workers: int) -> None:
+    missing = [shard for shard in todo if not _record_path(partial, shard).exists()]
+    entries = [entry for shard in missing for entry in shard.entries]
+    outcomes = convert_all(form, plan, entries, workers)
+    written = sum(len(shard.entries) for shard in todo) - len(entries)
+    bar = {"desc": f"{plan.name}/{plan.target.size}", "unit": "image", "initial": written, "total": len(form.names)}
+    with tqdm.tqdm(**bar, mininterval=0.1 if sys.stderr.isatty() else 30) as progress:
+        for shard in missing:
+            _write_shard(form, plan, shard, outcomes, partial, progress)
+
+
+def _write_shard(
+    form: Form, plan: Plan, shard: Shard, outcomes: Iterator[Outcome], partial: pathlib.Path, progress: tqdm.tqdm
+) -> None:
+    """The next outcomes, of this shard's entries, as a file and the record that it is done."""
+    layout, examples, rows = features(plan), [], []
+    for entry, outcome in zip(shard.entries, outcomes, strict=False):
+        name = form.names[entry]
+        if outcome.data is not None:
+            text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            example = layout.serialize_example({"image": outcome.data, "image/filename": text})
+            examples.append(tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
+        rows.append({"name": name, **outcome.record()})
+        progress.update()
+        if len(rows) == len(shard.entries):
+            break
+    size = sum(map(len, examples))
+    what = f"shard {shard.number} of {shard.split}"
+    disk.require_space(partial, 2 * size, what, resume="it goes on from the last whole shard")
+    with disk.whole_file(partial / "data" / shard.filename(plan.name)) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # the images are compressed
+        for example in examples:
+            writer.write(example)
+        writer.close()
+    with disk.whole_file(_record_path(partial, shard)) as temporary:
+        temporary.write_text(json.dumps({"bytes": size, "rows": rows}), encoding="utf-8")
+
+
+def _write_metadata(directory: pathlib.Path, plan: Plan, records: report.Records, findings: report.Findings) -> None:
+    counts = report.counts(records)
+    if not counts.get("train"):
+        raise UserError(f"{plan.source}: {report.summary(findings) or 'nothing there'}; no image is left to train on")
+    infos = [
+        tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size)
+        for split, (lengths, size) in counts.items()
+        if sum(lengths)
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory, features=features(plan), split_infos=infos, version=plan.version, check_data=False,
+        description=f"{plan.source} at {plan.target.size}x{plan.target.size}, prepared by introvae_jax",
+    )  # fmt: skip
+    manifest = report.manifest(plan, records, findings)
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _record_path(partial: pathlib.Path, shard: Shard) -> pathlib.Path:
+    return partial / "done" / f"{shard.split}-{shard.number:05d}.json"
+
+
+def _require_same(final: pathlib.Path, plan: Plan) -> None:
+    """Raises UserError if the finished set is not what `plan` would make."""
+    there, wanted = json.loads((final / "manifest.json").read_text(encoding="utf-8"))["plan"], plan.record()
+    wanted = json.loads(json.dumps(wanted))
+    changed = [f"{key}: {there[key]!r} there, {wanted[key]!r} now" for key in wanted if there.get(key) != wanted[key]]
+    if changed:
+        raise UserError(f"{final} holds another set ({'; '.join(changed)}). Remove it, or give another --data_dir")

@@ -1,0 +1,112 @@
+"""What was found in a source of images: named in full in report.txt, counted in manifest.json."""
+
+import collections
+from collections.abc import Iterable, Sequence
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from introvae_jax.data.forms.base import Form
+from introvae_jax.data.packing.plan import Plan, Shard
+
+KINDS = ("left out", "changed", "duplicate")
+SIZES_IN_MANIFEST = 20
+
+Records = Sequence[tuple[Shard, dict[str, Any]]]
+
+
+class Finding(NamedTuple):
+    """kind: one of KINDS. what: the reason, the change, or the first of the equal images."""
+
+    kind: str
+    name: str
+    what: str
+
+
+Findings = Sequence[Finding]
+
+
+def findings(form: Form, records: Records) -> list[Finding]:
+    """Everything that is not simply an image of at least the wanted size."""
+    found = [Finding("left out", name, reason) for name, reason in form.passed_over]
+    first: dict[str, str] = {}
+    for row in _rows(records):
+        if "reason" in row:
+            found.append(Finding("left out", row["name"], row["reason"]))
+            continue
+        found += [Finding("changed", row["name"], change) for change in row["changes"]]
+        if row["digest"] in first:
+            found.append(Finding("duplicate", row["name"], f"same pixels as {first[row['digest']]}; both are kept"))
+        first.setdefault(row["digest"], row["name"])
+    return sorted(found, key=lambda finding: (KINDS.index(finding.kind), finding.name))
+
+
+def write(path: pathlib.Path, found: Findings) -> None:
+    """One line for each finding: kind, name and what, between tabs."""
+    lines = ["\t".join(repr(part)[1:-1] for part in finding) + "\n" for finding in found]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def summary(found: Findings) -> str:
+    """ "2 left out (a.txt: ..., ...), 1 duplicate (...)", "" if there is nothing to say."""
+    parts = []
+    for kind in KINDS:
+        of_kind = [finding for finding in found if finding.kind == kind]
+        if of_kind:
+            examples = ", ".join(f"{repr(f.name)[1:-1]}: {f.what}" for f in of_kind[:3])
+            parts.append(f"{len(of_kind)} {kind} ({examples}{', ...' if len(of_kind) > 3 else ''})")
+    return "; ".join(parts)
+
+
+def counts(records: Records) -> dict[str, tuple[list[int], int]]:
+    """For each split the number of images in its shards and their bytes."""
+    out: dict[str, tuple[list[int], int]] = {}
+    for shard, record in records:
+        lengths, size = out.get(shard.split, ([], 0))
+        out[shard.split] = ([*lengths, sum("digest" in row for row in record["rows"])], size + record["bytes"])
+    return out
+
+
+def manifest(plan: Plan, records: Records, found: Findings) -> dict[str, Any]:
+    """What the data set is and where it comes from. `content` is the same for the same images in any form."""
+    digests = {
+        split: [row["digest"] for row in _rows((s, r) for s, r in records if s.split == split) if "digest" in row]
+        for split in ("train", "test")
+    }
+    sizes = collections.Counter(row["size"] for row in _rows(records) if "digest" in row)
+    return {
+        "plan": plan.record(),
+        "splits": {
+            split: {"images": sum(lengths), "shards": len(lengths), "bytes": size, "content": _hash(digests[split])}
+            for split, (lengths, size) in counts(records).items()
+        },
+        "content": _hash(sorted(digests["train"] + digests["test"])),
+        "original_sizes": dict(sizes.most_common(SIZES_IN_MANIFEST)),
+        "findings": {kind: sum(finding.kind == kind for finding in found) for kind in KINDS},
+    }
+
+
+def describe(directory: pathlib.Path) -> str:
+    """A finished data set in a few lines."""
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    plan, splits = manifest["plan"], manifest["splits"]
+    size, channels = plan["target"]["size"], plan["target"]["channels"]
+    images = {split: splits[split]["images"] if split in splits else 0 for split in ("train", "test")}
+    lines = [
+        f"{directory}: {images['train']:,} training and {images['test']:,} held-out images, {size}x{size}x{channels}, "
+        f"{sum(split['bytes'] for split in splits.values()) / 2**20:,.1f} MiB, content {manifest['content'][:16]}"
+    ]
+    found = ", ".join(f"{count} {kind}" for kind, count in manifest["findings"].items() if count)
+    if found:
+        lines.append(f"{found}: all named in {directory / 'report.txt'}")
+    lines.append(f"train on it with --config.data.source=tfds --config.data.name={plan['name']}/{size}")
+    return "\n".join(lines)
+
+
+def _rows(records: Iterable[tuple[Shard, dict[str, Any]]]) -> Iterable[dict[str, Any]]:
+    return (row for _, record in records for row in record["rows"])
+
+
+def _hash(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

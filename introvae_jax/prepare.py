@@ -1,0 +1,77 @@
+"""Prepares images for training: any form of a data set -> TFDS ArrayRecord files. Usage:
+
+    python -m introvae_jax.prepare --source=DIR --name=faces --resolution=256
+    python -m introvae_jax.prepare --source=data1024x1024.tar --name=celeb_a_hq --resolution=256
+    python -m introvae_jax.prepare --source=img_align_celeba.zip --name=celeb_a --resolution=64 --crop=178x178
+    python -m introvae_jax.prepare --source=avatars --name=avatars --resolution=64
+
+--source is a folder, a zip, a tar, ProGAN's TFRecords or HDF5, an LSUN LMDB folder, tfds:NAME[/CONFIG]
+or avatars[:STYLE]. Stopped at any moment and run again, it goes on. What was left out, changed or found
+twice is named in report.txt beside the data; manifest.json says where they come from.
+"""
+
+import os
+import re
+
+from absl import flags
+
+from introvae_jax import errors
+
+_SOURCE = flags.DEFINE_string("source", None, "Where the images are; see above.")
+_NAME = flags.DEFINE_string("name", None, "What the data set is to be called, in small letters, digits and _.")
+_RESOLUTION = flags.DEFINE_integer("resolution", None, "Height and width in pixels.", lower_bound=4, upper_bound=4096)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where data sets are kept; TFDS's place without it.")
+_CHANNELS = flags.DEFINE_integer("channels", 3, "1 (grey) or 3 (RGB).")
+_CROP = flags.DEFINE_string("crop", "center", "center, none, WxH (centred) or WxH+X+Y.")
+_RESIZE = flags.DEFINE_enum("resize", "lanczos", ["lanczos", "bicubic", "bilinear", "box"], "Filter, antialiased.")
+_FORMAT = flags.DEFINE_enum(
+    "format", "png", ["png", "jpeg"], "png loses nothing (JPEGs that fit stay as they are); jpeg reads faster."
+)
+_QUALITY = flags.DEFINE_integer("quality", 95, "Of --format=jpeg.", lower_bound=1, upper_bound=100)
+_TEST = flags.DEFINE_string(
+    "test", "", "Images to hold out: 5%, 1000 (by the hash of their names) or last:1000; the usual ones without it."
+)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "avatars: how many to draw, 10,000 without it.", lower_bound=0)
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; one for each core without it.", lower_bound=0)
+_STRICT = flags.DEFINE_bool("strict", False, "Refuse a source with broken, changed, enlarged or duplicate images.")
+
+
+def main(_) -> None:
+    """Prepares the data set that the flags describe."""
+    _check_flags()
+    # Here, so that --help and a wrong flag answer at once, and in worker processes not at all.
+    from introvae_jax.data import forms, images, packed
+    from introvae_jax.data.packing import pack, plan, report
+
+    form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+    if not form.names:
+        raise errors.UserError(f"{_SOURCE.value}: no files there")
+    target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
+    wanted = plan.Plan(
+        source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
+        encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
+    )  # fmt: skip
+    workers = _WORKERS.value or os.cpu_count() or 1
+    try:
+        directory = pack.pack(form, wanted, packed.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value)
+    except OSError as error:
+        raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error
+    print(report.describe(directory))
+
+
+def _check_flags() -> None:
+    from introvae_jax.data import images
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", _NAME.value):
+        raise errors.UserError(f"--name={_NAME.value}: small letters, digits and _ only, a letter first")
+    if _CHANNELS.value not in (1, 3):
+        raise errors.UserError(f"--channels={_CHANNELS.value}: must be 1 or 3")
+    try:
+        images.crop_box(_CROP.value, 1, 1)
+    except ValueError as error:
+        raise errors.UserError(f"--{error}") from error
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["source", "name", "resolution"])
+    errors.run(main)
