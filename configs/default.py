@@ -11,15 +11,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images per step, over all devices
 
     data = config.data = ml_collections.ConfigDict()
-    data.source = "folder"  # "digits" (embedded MNIST subset) or "folder"
-    data.path = ""  # folder only: where the images are (png, jpg, webp; nested)
+    data.source = "folder"  # "digits" (embedded MNIST subset), "folder", or "tfds" (made by introvae_jax.prepare)
+    data.path = ""  # folder: a folder or archive of images; tfds: where data sets are kept, "" for TFDS's place
+    data.name = ""  # tfds only: "celeb_a_hq/256"
     data.size = 64  # height and width in pixels, a power of two from 16 to 1024
     data.channels = 3  # 1 (grey) or 3 (RGB)
-    data.crop = "center"  # folder only: "center" (largest centred square) or "none" (stretched)
-    data.resize = "lanczos"  # folder only: "lanczos", "bicubic", "bilinear" or "box"
+    data.crop = "center"  # "center" (largest centred square), "none" (stretched), "WxH" or "WxH+X+Y"
+    data.resize = "lanczos"  # "lanczos", "bicubic", "bilinear" or "box", for images of another size
     data.mirror = False  # flip each training image left to right with probability 1/2
-    data.test_fraction = 0.05  # folder only: share held out for pictures and metrics, in (0, 1)
-    data.cache_gib = 4.0  # folder only: keep decoded images in memory up to this many GiB
+    data.test_fraction = 0.05  # share held out for pictures and metrics where the set has no split of its own
+    data.cache = "host"  # "host", or "device": all training images on every accelerator, no loading
+    data.cache_gib = 4.0  # host: keep decoded images in memory up to this many GiB
+    data.threads = 0  # that read and decode; 0 for one a core
 
     model = config.model = ml_collections.ConfigDict()
     model.channels = (32, 64, 128, 256)  # from full resolution down, log2(size / 4) of them

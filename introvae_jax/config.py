@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from introvae_jax.data.images import CROPS, FILTERS
+from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
@@ -17,12 +17,13 @@ from introvae_jax.training.optimizer import SCHEDULES
 from introvae_jax.training.step import UPDATE_ORDERS
 
 DTYPES = ("float32", "bfloat16")
+CACHES = ("host", "device")
 
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
-MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache_gib", "model.remat")
+MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
 _CHOICES = {
-    "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.crop": CROPS, "data.resize": tuple(FILTERS),
+    "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
     "model.norm": NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
     "objective.hinge": HINGES, "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
@@ -33,12 +34,13 @@ _AT_LEAST_ONE = (
 _ABOVE_ZERO = ("optim.learning_rate", "objective.beta")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin",
-    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib",
+    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
-    "data.path", "data.size", "data.mirror", "data.test_fraction", "model.channels", "model.remat", "optim.decay_steps",
+    "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.test_fraction",
+    "model.channels", "model.remat", "optim.decay_steps",
 )  # fmt: skip
 
 
@@ -68,6 +70,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= values[key] < 1, key, "at least 0 and below 1")
     require(values["seed"] < 2**32, "seed", "below 2**32")
     require(0 < values["data.test_fraction"] < 1, "data.test_fraction", "above 0 and below 1")
+    try:
+        crop_box(values["data.crop"], 1, 1)
+    except ValueError:
+        require(False, "data.crop", CROPS)
     if values["data.source"] == "digits":
         require(values["data.size"] == 32, "data.size", "32, the size of the embedded digits")
         require(values["data.channels"] == 1, "data.channels", "1: the embedded digits are grey")

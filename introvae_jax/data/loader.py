@@ -1,6 +1,7 @@
 """The order of the images. Step s always sees the same batch, whatever the number of processes."""
 
 from collections.abc import Iterator
+import os
 
 import grain
 import numpy as np
@@ -8,16 +9,26 @@ import numpy as np
 from introvae_jax.data.source import Source
 
 
+def order(count: int, *, batch_size: int, seed: int) -> grain.MapDataset:
+    """The indices of the global batches 0, 1, ... without end: int [batch_size] each, shuffled anew in each pass.
+
+    A batch is a pure function of `seed` and its number, so a run's place in its data is its step alone.
+    """
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(batch_size).map(np.asarray)
+
+
 def batches(
-    source: Source, *, batch_size: int, seed: int, start: int = 0, process_index: int = 0, process_count: int = 1
-) -> Iterator[np.ndarray]:
+    source: Source, *, batch_size: int, seed: int, start: int = 0, process_index: int = 0, process_count: int = 1,
+    threads: int = 0,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """This process's part of the global batches `start`, `start` + 1, ...; uint8 [batch_size / process_count, S, S, C].
 
-    Grain shuffles, repeats and batches indices, anew in each pass over the data; a process decodes the rows
-    of its own slice only. Where a run stands is its step alone, so nothing else needs to be stored to go on.
+    A process decodes the rows of its own slice only, in `threads` threads (0: one for each core); decoding
+    runs outside Python's lock.
     """
     rows = batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().batch(batch_size)
-    loaded = order.map(lambda indices: source[np.asarray(indices)[mine]])
-    return iter(loaded[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)))
+    loaded = order(len(source), batch_size=batch_size, seed=seed).map(lambda indices: source[indices[mine]])
+    threads = threads or max(2, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(loaded[start:].to_iter_dataset(options))

@@ -30,9 +30,9 @@ class Progress:
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(initial=start, total=total, unit="step", dynamic_ncols=True, smoothing=0.05)
 
-    def step(self) -> None:
+    def step(self, count: int) -> None:
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
 
     def line(self, text: str) -> None:
         """One line, above the bar if there is one."""
@@ -57,28 +57,39 @@ class Reporter:
         self.records_path = workdir / "metrics.jsonl"
         self._total, self._batch_size, self._enabled = total, batch_size, enabled
         self._pending: list[tuple[int, Terms]] = []
-        self._seconds, self._since, self._timed_steps = 0.0, None, 0
+        self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
         if enabled:
             _drop_records_after(self.records_path, start)
             self._records = self.records_path.open("a", encoding="utf-8")
             self._tensorboard = TensorBoard(workdir / "tensorboard", start)
             self._progress = Progress(start, total)
 
+    def resume(self, *, compiles: bool) -> None:
+        """Starts the clock, or goes on. A step that `compiles` is not timed."""
+        if compiles:
+            self.pause()
+        self._compiles = compiles
+        if self._since is None and not compiles:
+            self._since = time.perf_counter()
+
     def collect(self, step: int, terms: Terms) -> None:
-        """Takes the terms of `step`, still on their way from the device, and waits for those of an earlier one."""
+        """Takes the terms of the steps up to `step`, still on their way from the device.
+
+        terms: scalars of one step, or arrays [K] of the last K. Waits for those of an earlier call.
+        """
+        count = max(np.size(next(iter(terms.values()))), 1)
         self._pending.append((step, terms))
         if len(self._pending) > RUN_AHEAD:
             jax.block_until_ready(self._pending[-1 - RUN_AHEAD][1])
-        if self._since is None:  # the first step after a pause compiles or refills; its time says nothing
+        if self._compiles:
             jax.block_until_ready(terms)
-            self._since = time.perf_counter()
         else:
-            self._timed_steps += 1
+            self._timed_steps += count
         if self._enabled:
-            self._progress.step()
+            self._progress.step(count)
 
     def pause(self) -> None:
-        """Stops the clock: what comes next (pictures, checkpoints) is no training."""
+        """Stops the clock: what comes next (pictures, checkpoints, compiling) is no training."""
         if self._pending:
             jax.block_until_ready(self._pending[-1][1])
         if self._since is not None:
@@ -91,7 +102,7 @@ class Reporter:
         Raises NonFinite, naming that one's step and term.
         """
         self.pause()
-        steps = [(step, jax.device_get(terms)) for step, terms in self._pending]
+        steps = [single for last, terms in self._pending for single in _single_steps(last, jax.device_get(terms))]
         self._pending.clear()
         found = _first_non_finite(steps)
         good = [(step, terms) for step, terms in steps if found is None or step < found[0]]
@@ -155,6 +166,13 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def _single_steps(last: int, terms: Terms) -> list[tuple[int, Terms]]:
+    """Scalars, or arrays [K] of the K steps up to `last` -> the terms of each step."""
+    count = max(np.size(value) for value in terms.values())
+    rows = {name: np.reshape(value, count) for name, value in terms.items()}
+    return [(last - count + 1 + k, {name: row[k] for name, row in rows.items()}) for k in range(count)]
 
 
 def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] | None:

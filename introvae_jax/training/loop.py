@@ -1,6 +1,5 @@
 """The training loop: from wherever the work directory stands to the last step."""
 
-from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -9,10 +8,9 @@ from typing import Any
 from clu import parameter_overview
 import jax
 import ml_collections
-import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax.data import loader, source
+from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.training import parallel
 from introvae_jax.training.checkpoint import Checkpoints
@@ -57,15 +55,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 
 def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
-    config, start, leads = run.config, int(state.step), jax.process_index() == 0
-    warmup_steps = config.objective.warmup_steps
-    batches = _batches(run, start)
-    take_step = run.make_step("vae" if start < warmup_steps else config.objective.name)
-    for step in range(start + 1, config.steps + 1):
-        if step == warmup_steps + 1 > start + 1:
-            reporter.pause()  # the next step compiles
-            take_step = run.make_step(config.objective.name)
-        state, terms = take_step(state, run.replicas.split(next(batches)))
+    config, step, leads = run.config, int(state.step), jax.process_index() == 0
+    feed, name, compiled, last = run.make_feed(step), "", set(), False
+    while not last:
+        if name != (name := "vae" if step < config.objective.warmup_steps else config.objective.name):
+            reporter.pause()
+            feed.use(run.make_step(name))
+        count = min(feed.longest, _next_stop(config, step) - step)
+        reporter.resume(compiles=(name, count) not in compiled)
+        compiled.add((name, count))
+        state, terms = feed.advance(state, count)
+        step += count
         reporter.collect(step, terms)
 
         last = step == config.steps or stop.requested is not None
@@ -81,8 +81,6 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
                 checkpoints.save(step, state, statistics, run.record())
-        if last:
-            break
 
     checkpoints.wait()
     if step == config.steps:
@@ -114,11 +112,13 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
     return checkpoints.restore_state(step, state)
 
 
-def _batches(run: Run, start: int) -> Iterator[np.ndarray]:
-    return loader.batches(
-        run.splits.train, batch_size=run.config.batch_size, seed=run.config.seed, start=start,
-        process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
+def _next_stop(config: ml_collections.ConfigDict, step: int) -> int:
+    """The next step after which there is more to do than to take another."""
+    intervals = (config.log.every, config.log.pictures_every, config.checkpoint.every)
+    stops = [config.steps, *(step + every - step % every for every in intervals)]
+    if step < config.objective.warmup_steps:
+        stops.append(config.objective.warmup_steps)
+    return min(stops)
 
 
 def _introduce(reporter: Reporter, run: Run, state: State) -> None:

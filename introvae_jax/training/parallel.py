@@ -54,6 +54,16 @@ class Replicas:
         """`step(state, batch)` on every device: state in and out replicated and donated, batch split."""
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=self._devices)
 
+    def map_resident(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+        """`step` over rows [K, B] of replicated images: K steps in one program, their second outputs stacked."""
+
+        def steps(state: Any, rows: jax.Array, images: jax.Array) -> Any:
+            return jax.lax.scan(lambda state, batch: step(state, images[batch]), state, rows)
+
+        return jax.pmap(
+            steps, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0, devices=self._devices
+        )
+
     @property
     def _devices(self) -> list[jax.Device] | None:
         return None if self.count == jax.device_count() else list(self.local)
@@ -71,6 +81,23 @@ class Replicas:
         """This process's part of a batch, [B_local, ...] -> [devices, B_local / devices, ...], on the devices."""
         shape = (len(self.local), batch.shape[0] // len(self.local), *batch.shape[1:])
         return jax.device_put(batch.reshape(shape), self._sharding(AXIS))
+
+    def split_rows(self, rows: np.ndarray) -> jax.Array:
+        """Rows of K global batches, [K, B] -> [devices of this process, K, B / all devices], on the devices."""
+        by_device = rows.reshape(rows.shape[0], self.count, -1).swapaxes(0, 1)
+        first = jax.process_index() * len(self.local) if self.count > len(self.local) else 0
+        return jax.device_put(by_device[first : first + len(self.local)], self._sharding(AXIS))
+
+    def require_memory(self, needed: int, purpose: str) -> None:
+        """Raises UserError if a device says that fewer than `needed` bytes are free on it."""
+        for device in self.local:
+            stats = device.memory_stats() or {}  # a CPU has none
+            free = stats.get("bytes_limit", needed) - stats.get("bytes_in_use", 0)
+            if free < needed:
+                raise UserError(
+                    f"{purpose} take {needed / 2**30:.2f} GiB, and {device} has {free / 2**30:.2f} GiB free; "
+                    "use --config.data.cache=host"
+                )
 
     def _sharding(self, *axes: str) -> jax.sharding.NamedSharding:
         mesh = jax.sharding.Mesh(np.asarray(self.local), AXIS)

@@ -13,7 +13,7 @@ import introvae_jax
 from introvae_jax import config as config_lib
 from introvae_jax import model, objectives, pictures
 from introvae_jax.data import source
-from introvae_jax.training import calibrate, optimizer, parallel
+from introvae_jax.training import calibrate, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.logging import Reporter
@@ -57,15 +57,21 @@ class Run:
             jax.random.key(self.config.seed), *self.networks, self.optimizers, (data.size, data.size, data.channels)
         )
 
-    def make_step(self, name: str) -> Any:
-        """The mapped step of the objective `name`."""
+    def make_step(self, name: str) -> feed.Step:
+        """The step of the objective `name`, a pure function."""
         config = self.config
-        return self.replicas.map(
-            step_lib.make_step(
-                *self.networks, objectives.build(name, config.objective), self.optimizers, self.replicas,
-                update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
-                mirror=config.data.mirror, global_batch=config.batch_size,
-            )
+        return step_lib.make_step(
+            *self.networks, objectives.build(name, config.objective), self.optimizers, self.replicas,
+            update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
+            mirror=config.data.mirror, global_batch=config.batch_size,
+        )  # fmt: skip
+
+    def make_feed(self, start: int) -> feed.Feed:
+        """The training images in their order, from the batch of step `start` + 1 on."""
+        config = self.config
+        return feed.create(
+            config.data, self.splits.train, self.replicas,
+            batch_size=config.batch_size, seed=config.seed, start=start,
         )  # fmt: skip
 
     def statistics(self, state: state_lib.State, *weights: str) -> dict[str, calibrate.Statistics]:

@@ -27,7 +27,9 @@ def arrays(**terms):
 
 def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
     report = reporter(tmp_path)
+    report.resume(compiles=True)
     report.collect(1, arrays(**TERMS))
+    report.resume(compiles=False)
     report.collect(2, arrays(**TERMS | {"loss_rec": 4.0} | ADVERSARIAL))
     report.report()
     report.close()
@@ -37,6 +39,20 @@ def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
     line = capsys.readouterr().err
     for part in ("step 2/100", "rec 3.00", "kl real 5.0 rec 9.0 fake 11.0 gap +5.0", "hinge rec 100% fake 50%", "left"):
         assert part in line
+
+
+def test_steps_that_come_together_are_reported_as_if_they_had_come_one_by_one(tmp_path):
+    single, together = reporter(tmp_path / "single"), reporter(tmp_path / "together")
+    losses = [3.0, 5.0, 10.0]
+    for step, loss in enumerate(losses, start=1):
+        single.collect(step, arrays(**TERMS | {"loss_rec": loss}))
+    together.collect(3, {name: jnp.full(3, value) for name, value in TERMS.items()} | {"loss_rec": jnp.array(losses)})
+    for report in (single, together):
+        report.report()
+        report.close()
+    one, other = (pictures.read_records(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
+    assert one == other
+    assert one[0]["loss_rec"] == 6.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

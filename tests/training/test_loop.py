@@ -139,7 +139,8 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(unbroken, tmp_path, sta
 
 def test_celebahq_trains_on_a_small_folder(image_folder, tmp_path, start):
     """The real config at 256 pixels, with a narrow network so that two cores get through."""
-    base = ("--config=configs/celebahq.py", f"--config.data.path={image_folder}", "--config.batch_size=2",
+    base = ("--config=configs/celebahq.py", "--config.data.source=folder", f"--config.data.path={image_folder}",
+            "--config.batch_size=2",
             "--config.model.channels=(4, 4, 4, 4, 4, 4)", "--config.model.z_dim=8",
             "--config.log.every=1", "--config.checkpoint.calibration_batches=1")  # fmt: skip
     status, said = finish(start(tmp_path / "run", 2, base=base))

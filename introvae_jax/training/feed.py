@@ -1,0 +1,103 @@
+"""How images reach the step: streamed to it batch by batch, or gathered on the device from a set that lives there."""
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent import futures
+import itertools
+import os
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from introvae_jax.data import loader
+from introvae_jax.data.source import Source
+from introvae_jax.objectives.base import Terms
+from introvae_jax.training.parallel import Replicas
+from introvae_jax.training.state import State
+
+AHEAD = 2  # batches on their way to the device while a step runs
+ROWS_AT_ONCE = 256
+
+Step = Callable[[State, jax.Array], tuple[State, Terms]]
+
+
+class Feed(Protocol):
+    """Takes steps on the batches of a run, in their order. `longest`: steps that one call may take."""
+
+    longest: int
+
+    def use(self, step: Step) -> None:
+        """Takes `step`, a pure function, from now on."""
+
+    def advance(self, state: State, count: int) -> tuple[State, Terms]:
+        """The state after `count` steps, and their terms: scalars of a single step, or arrays [count]."""
+
+
+class Streamed:
+    """One step at a time; the next batches are decoded and travel to the devices meanwhile."""
+
+    longest = 1
+
+    def __init__(self, batches: Iterator[np.ndarray], replicas: Replicas):
+        self._replicas = replicas
+        self._batches = _ahead(map(replicas.split, batches))
+
+    def use(self, step: Step) -> None:
+        self._step = self._replicas.map(step)
+
+    def advance(self, state: State, count: int) -> tuple[State, Terms]:
+        return self._step(state, next(self._batches))
+
+
+class Resident:
+    """All images on every device; any number of steps is one program (`lax.scan`) on the numbers of its images."""
+
+    longest = 2**31
+
+    def __init__(self, source: Source, order: Iterator[np.ndarray], replicas: Replicas):
+        self._replicas, self._order = replicas, order
+        images = load(source)
+        replicas.require_memory(images.nbytes, f"config.data.cache = 'device': {len(images):,} images")
+        self._images = replicas.replicate(images)
+
+    def use(self, step: Step) -> None:
+        self._steps = self._replicas.map_resident(step)
+
+    def advance(self, state: State, count: int) -> tuple[State, Terms]:
+        rows = np.stack(list(itertools.islice(self._order, count)))
+        return self._steps(state, self._replicas.split_rows(rows), self._images)
+
+
+def create(data: Any, source: Source, replicas: Replicas, *, batch_size: int, seed: int, start: int) -> Feed:
+    """The feed that `config.data` asks for, beginning with the batch of step `start` + 1."""
+    if data.cache == "device":
+        order = loader.order(len(source), batch_size=batch_size, seed=seed)
+        return Resident(source, iter(order[start:]), replicas)
+    batches = loader.batches(
+        source, batch_size=batch_size, seed=seed, start=start, threads=data.threads,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+    )  # fmt: skip
+    return Streamed(batches, replicas)
+
+
+def load(source: Source) -> np.ndarray:
+    """All images of `source`, decoded by all cores; uint8 [N, S, S, C]."""
+    parts = [np.arange(i, min(i + ROWS_AT_ONCE, len(source))) for i in range(0, len(source), ROWS_AT_ONCE)]
+    first = source[parts[0][:1]]
+    images = np.empty((len(source), *first.shape[1:]), np.uint8)
+
+    def fill(rows: np.ndarray) -> None:
+        images[rows] = source[rows]
+
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, parts))
+    return images
+
+
+def _ahead(arrays: Iterator[jax.Array]) -> Iterator[jax.Array]:
+    """The same arrays, each asked for while the `AHEAD` before it wait: the copy to the device overlaps the steps."""
+    waiting = collections.deque(itertools.islice(arrays, AHEAD))
+    for array in arrays:
+        waiting.append(array)
+        yield waiting.popleft()
