@@ -36,10 +36,16 @@ def one_device():
 def run_command(one_device):
     """A function that runs `python -m MODULE ARGS` in the repository as a user would, on one device."""
 
-    def run(module, *args, timeout=300):
+    def run(module, *args, timeout=300, **environment):
         command = [sys.executable, "-m", module, *args]
         return subprocess.run(
-            command, cwd=ROOT, env=one_device, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=ROOT,
+            env=one_device | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     return run

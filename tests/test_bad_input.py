@@ -14,7 +14,8 @@ CASES = {
     "size": ([DIGITS, "--config.data.source=folder", "--config.data.size=48"],
              ["config.data.size = 48", "power of two"]),
     "channels": ([DIGITS, "--config.model.channels=(8, 8)"], ["config.model.channels = (8, 8)", "3 channel counts"]),
-    "no data": (["--config=configs/celebahq.py"], ["data/celebahq", "--config.data.path=DIR"]),
+    "no data": (["--config=configs/celebahq.py", "--config.data.path=/nowhere"],
+                ["celeb_a_hq/256", "introvae_jax.prepare --source=IMAGES --name=celeb_a_hq"]),
 }  # fmt: skip
 
 

@@ -24,7 +24,9 @@ def load(name, *argument):
 @pytest.mark.parametrize(
     ("name", "argument"),
     [("default", ()), ("digits", ()), ("folder", ()), ("celebahq", ()), ("celebahq", ("128",)),
-     ("celebahq", ("1024",)), ("celebahq", ("256,released",)), ("celebahq", ("1024,released",))],
+     ("celebahq", ("1024",)), ("celebahq", ("256,released",)), ("celebahq", ("1024,released",)),
+     ("celeba", ()), ("celeba", ("128",)), ("ffhq", ()), ("ffhq", ("1024",)), ("lsun", ()), ("lsun", ("church",)),
+     ("cifar10", ()), *(("avatars", (str(2**k),)) for k in range(4, 11))],
 )  # fmt: skip
 def test_every_config_is_valid(name, argument):
     config_lib.validate(load(name, *argument))
@@ -50,7 +52,9 @@ BAD = {
     "data.size": (33, "a power of two from 16 to 1024"),
     "model.channels": ((8, 8), "4 channel counts"),
     "data.channels": (2, "one of 1, 3"),
-    "data.source": ("s3", "'digits', 'folder'"),
+    "data.source": ("s3", "'digits', 'folder', 'tfds'"),
+    "data.crop": ("middle", '"WxH+X+Y"'),
+    "data.cache": ("disk", "'host', 'device'"),
     "batch_size": (0, "1 or more"),
     "seed": (2**32, "below 2**32"),
     "objective.name": ("gan", "'introvae', 'vae'"),
@@ -117,7 +121,7 @@ def test_every_key_is_read_somewhere():
     for key in config_lib.flatten(load("default")):
         section, _, name = key.rpartition(".")
         read = re.search(rf'\b{section or "config"}(\.{name}\b|\["{name}"\])', code)
-        by_name = section == "data" and f'"{name}"' in code  # sample.py hands these on by a list of names
+        by_name = section == "data" and f'data["{name}"]' in code
         assert read or by_name or (section == "objective" and name in fields), f"config.{key} is read by nobody"
 
 
