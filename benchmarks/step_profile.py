@@ -34,7 +34,7 @@ def main(_) -> None:
     run = Run(config, pathlib.Path(), source.open_splits(config.data), parallel.replicas())
     state = run.replicas.replicate(run.fresh_state())
     images = run.replicas.split(run.splits.train[np.arange(config.batch_size)])
-    warmup, step = run.make_step("vae"), run.make_step(config.objective.name)
+    warmup, step = (run.replicas.map(run.make_step(name)) for name in ("vae", config.objective.name))
     program = step.lower(state, images).compile().as_text()
 
     for _ in range(2):

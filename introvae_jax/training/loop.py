@@ -80,7 +80,7 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
-                checkpoints.save(step, state, statistics, run.record())
+                checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
 
     checkpoints.wait()
     if step == config.steps:

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,6 +72,14 @@ class Replicas:
     def replicate(self, tree: Any) -> Any:
         """Host or device arrays -> arrays replicated over the local devices."""
         return jax.device_put(tree, self.sharding)
+
+    def to_global(self, tree: Any) -> Any:
+        """The same replicated arrays as all processes together own them, the form in which they are saved."""
+        if self.count == len(self.local):
+            return tree
+        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
+        whole = jax.sharding.PartitionSpec()
+        return jax.tree.map(lambda x: multihost_utils.host_local_array_to_global_array(x, mesh, whole), tree)
 
     @property
     def sharding(self) -> jax.sharding.NamedSharding:

@@ -1,0 +1,64 @@
+"""The two ways by which images reach the step: the same images, in the same order, however many at once."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from introvae_jax.errors import UserError
+from introvae_jax.training import feed, parallel
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
+
+
+def make_feed(cache, devices, start=0):
+    replicas = parallel.replicas(tuple(jax.devices()[:devices]))
+    data = ml_collections.ConfigDict({"cache": cache, "threads": 1})
+    made = feed.create(data, IMAGES, replicas, batch_size=8, seed=3, start=start)
+
+    def step(state, images):  # exact whatever the number of devices: whole numbers, summed by place in the batch
+        sums = images.astype(jnp.int32).sum((1, 2, 3))
+        state = (state * 31 + replicas.average(sums.sum().astype(jnp.float32)).astype(jnp.int32)) % 65_521
+        return state, {"sums": sums.sum(), "state": state}
+
+    made.use(step)
+    return made, replicas.replicate(jnp.int32(1))
+
+
+def states(cache, devices, counts, start=0):
+    """The state after each step, taken in calls of `counts` steps."""
+    made, state = make_feed(cache, devices, start)
+    out = []
+    for count in counts:
+        state, terms = made.advance(state, count)
+        out += np.ravel(terms["state"]).tolist()
+    assert out[-1] == int(state)
+    return out
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_streamed_and_resident_steps_see_the_same_images(devices):
+    one_by_one = states("host", devices, [1] * 9)
+    assert len(set(one_by_one)) == 9
+    assert states("device", devices, [1] * 9) == one_by_one
+    assert states("device", devices, [2, 5, 2]) == one_by_one
+    assert states("device", devices, [4], start=5)[:1] != one_by_one[:1]
+
+
+def test_started_later_both_go_on_with_the_same_batch():
+    assert states("device", 1, [3], start=5) == states("host", 1, [1, 1, 1], start=5)
+
+
+def test_images_that_do_not_fit_are_refused_before_they_are_sent():
+    class Small:
+        def memory_stats(self):
+            return {"bytes_limit": 2**30, "bytes_in_use": 2**29}
+
+        def __str__(self):
+            return "device 0"
+
+    replicas = parallel.Replicas((Small(),), 1)
+    replicas.require_memory(2**28, "images")
+    with pytest.raises(UserError, match=r"60 images take 0.75 GiB, and device 0 has 0.50 GiB free; use .*cache=host"):
+        replicas.require_memory(3 * 2**28, "60 images")
