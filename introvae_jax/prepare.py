@@ -43,25 +43,29 @@ def main(_) -> None:
     from introvae_jax.data import forms, images, packed
     from introvae_jax.data.packing import pack, plan, report
 
-    form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
-    if not form.names:
-        raise errors.UserError(f"{_SOURCE.value}: no files there")
-    target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
-    wanted = plan.Plan(
-        source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
-        encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
-    )  # fmt: skip
-    workers = _WORKERS.value or os.cpu_count() or 1
     try:
+        form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+        if not form.names:
+            raise errors.UserError(f"{_SOURCE.value}: no files there")
+        target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
+        wanted = plan.Plan(
+            source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
+            encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
+        )  # fmt: skip
+        workers = _WORKERS.value or os.cpu_count() or 1
         directory = pack.pack(form, wanted, packed.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value)
     except OSError as error:
         raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error
+    except RuntimeError as error:  # a ~name of nobody
+        raise errors.UserError(f"--source={_SOURCE.value}: {error}") from error
     print(report.describe(directory))
 
 
 def _check_flags() -> None:
     from introvae_jax.data import images
 
+    if not _SOURCE.value:
+        raise errors.UserError("--source is empty: name a folder, an archive, tfds:NAME or avatars")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", _NAME.value):
         raise errors.UserError(f"--name={_NAME.value}: small letters, digits and _ only, a letter first")
     if _CHANNELS.value not in (1, 3):

@@ -22,10 +22,12 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 2**28
 MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompression bomb
 
+_PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
+
 # What libjpeg may decode by itself: by channels wanted, the colour spaces where Pillow gives the same values.
 _DIRECT_JPEG = {3: ("YCbCr", "Gray"), 1: ("Gray",)}
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+warnings.filterwarnings("ignore", module="PIL")  # of bombs, where MAX_PIXELS is stricter, and of odd EXIF data
 
 
 class BadImage(Exception):
@@ -84,8 +86,12 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
         file = _open(image)
         original = file.size
         if original[0] * original[1] > MAX_PIXELS:
-            raise BadImage(f"{original[0]}x{original[1]} pixels; more than {MAX_PIXELS >> 20} million are refused")
+            raise BadImage(f"{original[0]}x{original[1]} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
+        if not all(original):
+            raise BadImage("no pixels")
         picture, changes = _convert(file, "L" if target.channels == 1 else "RGB")
+        if isinstance(image, bytes) and file.mode in ("RGB", "RGBA", "LA") and image[:4] + image[24:25] == _PNG_16_BIT:
+            changes.append("16 bits to 8")  # which Pillow does without a word
         picture = _crop(picture, target.crop)
     except BadImage:
         raise
@@ -112,6 +118,17 @@ def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
         except ValueError:
             pass  # a flaw that Pillow may forgive; if not, it says what is wrong
     out[:] = decode(image, target).array
+
+
+def flaw(image: bytes | np.ndarray) -> str:
+    """What libjpeg warns of in a JPEG that Pillow reads without a word, "" without a warning."""
+    if isinstance(image, bytes) and image[:2] == b"\xff\xd8":
+        try:
+            if simplejpeg.decode_jpeg_header(image)[2] in ("YCbCr", "Gray"):
+                simplejpeg.decode_jpeg(image, strict=True)
+        except ValueError as error:
+            return f"damaged ({error})"
+    return ""
 
 
 def encode(array: np.ndarray, form: str, quality: int) -> bytes:
@@ -151,10 +168,14 @@ def _open(image: bytes | np.ndarray) -> Image.Image:
 def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     """The image upright and in `mode` ("L" or "RGB"), and a word on every step of the way."""
     changes = ["first frame of an animation"] if getattr(file, "n_frames", 1) > 1 else []
-    image = ImageOps.exif_transpose(file)
-    if file.getexif().get(0x0112, 1) != 1:
-        changes.append("rotated as its EXIF data say")
-    image.load()
+    file.load()
+    image = file
+    try:
+        if file.getexif().get(0x0112, 1) in range(2, 9):
+            image = ImageOps.exif_transpose(file)
+            changes.append("rotated as its EXIF data say")
+    except Exception:  # Pillow raises whatever its parsers run into; such data say nothing
+        changes.append("unreadable EXIF data left out")
     source = image.mode
     if source.startswith("I"):
         values = np.asarray(image, np.float64)
@@ -182,5 +203,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a png, jpeg or webp image"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS >> 20} million pixels"
+        return f"more than {MAX_PIXELS / 1e6:.0f} million pixels are refused"
+    if "decoder object" in str(error):
+        return "a webp image that is cut short or damaged"
     return str(error).split("\n")[0] or type(error).__name__

@@ -53,10 +53,9 @@ class Streamed:
 class Resident:
     """All images on every device; any number of steps is one program (`lax.scan`) on the numbers of its images."""
 
-    longest = 2**31
-
     def __init__(self, source: Source, order: Iterator[np.ndarray], replicas: Replicas):
         self._replicas, self._order = replicas, order
+        self.longest = 2**31 if replicas.loops_are_fast else 1
         images = load(source)
         replicas.require_memory(images.nbytes, f"config.data.cache = 'device': {len(images):,} images")
         self._images = replicas.replicate(images)

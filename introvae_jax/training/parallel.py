@@ -56,9 +56,11 @@ class Replicas:
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=self._devices)
 
     def map_resident(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-        """`step` over rows [K, B] of replicated images: K steps in one program, their second outputs stacked."""
+        """`step` over rows [K, B] of replicated images: K steps in one program, what they tell stacked if K > 1."""
 
         def steps(state: Any, rows: jax.Array, images: jax.Array) -> Any:
+            if len(rows) == 1:  # XLA would keep the loop
+                return step(state, images[rows[0]])
             return jax.lax.scan(lambda state, batch: step(state, images[batch]), state, rows)
 
         return jax.pmap(
@@ -96,6 +98,11 @@ class Replicas:
         by_device = rows.reshape(rows.shape[0], self.count, -1).swapaxes(0, 1)
         first = jax.process_index() * len(self.local) if self.count > len(self.local) else 0
         return jax.device_put(by_device[first : first + len(self.local)], self._sharding(AXIS))
+
+    @property
+    def loops_are_fast(self) -> bool:
+        """Whether many steps in one program pay. XLA runs convolutions in a loop on one thread of a CPU, slowly."""
+        return self.local[0].platform != "cpu"
 
     def require_memory(self, needed: int, purpose: str) -> None:
         """Raises UserError if a device says that fewer than `needed` bytes are free on it."""

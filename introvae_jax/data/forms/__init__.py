@@ -35,10 +35,14 @@ def open_form(source: str | os.PathLike, *, size: int, num_images: int = 0) -> F
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return lmdb.open_lmdb(path)
-        records = sorted(path.glob("*.tfrecord*"))
-        return tfrecords.open_tfrecords(records, size) if records else files.open_folder(path)
-    if not path.is_file():
+        entries = sorted(path.iterdir())
+        records = [entry for entry in entries if ".tfrecord" in entry.name and entry.is_file()]
+        others = [entry for entry in entries if entry not in records]
+        return tfrecords.open_tfrecords(records, size, others) if records else files.open_folder(path)
+    if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise UserError(f"{path}: neither a file nor a folder")
     with path.open("rb") as file:
         head = file.read(512)
     for first, program in _COMPRESSED.items():

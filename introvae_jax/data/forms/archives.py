@@ -28,7 +28,10 @@ class Tar:
         offset, length = self.places[index]
         if length > MAX_BYTES:
             raise BadImage(f"more than {MAX_BYTES >> 20} MiB")
-        data = os.pread(_descriptor(self.path), length, offset)
+        try:
+            data = os.pread(_descriptor(self.path), length, offset)
+        except OSError as error:
+            raise BadImage(error.strerror or str(error)) from error
         if len(data) < length:
             raise BadImage("cut short: the archive ends early")
         return data
@@ -50,44 +53,64 @@ class Zip:
         member = archive.infolist()[self.members[index]]
         if member.file_size > MAX_BYTES:
             raise BadImage(f"unpacks to more than {MAX_BYTES >> 20} MiB")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bound
+            raise BadImage("packed in a way that is neither stored nor deflated")
         try:
-            return archive.read(member)
+            with archive.open(member) as file:
+                return file.read(member.file_size + 1)
         except Exception as error:  # bad checksums, unknown compressions, passwords: each has a type of its own
             raise BadImage(str(error) or type(error).__name__) from error
 
 
 def open_tar(path: pathlib.Path, _: int) -> Tar:
-    """The files of a tar. An archive that is cut short shows what it still holds."""
+    """The files of a tar. An archive that is cut short or damaged shows what it holds up to there."""
     members: list[tarfile.TarInfo] = []
-    passed_over: list[tuple[str, str]] = []
     try:
         with tarfile.open(path, "r:") as archive:
             while member := archive.next():
                 members.append(member)
+            end = archive.offset
+        problem = _after(path, end)
     except (tarfile.TarError, OSError, ValueError) as error:
-        if not members:
-            raise UserError(f"{path}: not a tar archive ({error})") from error
-        passed_over.append((f"what follows {members[-1].name}", f"the archive is damaged there ({error})"))
-    members = [member for member in members if not member.isdir()]
-    files = [member for member in members if member.isfile() and not unsafe(member.name)]
-    passed_over += [(m.name, unsafe(m.name) or "a link or a device") for m in members if m not in set(files)]
+        problem = str(error)
+    if problem and not members:
+        raise UserError(f"{path}: not a whole tar archive ({problem})")
+    passed_over = [(f"what follows {members[-1].name}", f"the archive is damaged there ({problem})")] if problem else []
+    files = []
+    for member in members:
+        reason = unsafe(member.name) or ("" if member.isreg() and not member.issparse() else "a link or a device")
+        if not reason and member.size >= 0:
+            files.append(member)
+        elif not member.isdir():
+            passed_over.append((member.name, reason or "a size below zero"))
     files.sort(key=lambda member: natural(member.name))
     names = unique(member.name for member in files)
     sizes = (f"{name} {member.size}" for name, member in zip(names, files, strict=True))
     return Tar(path, names, [(m.offset_data, m.size) for m in files], passed_over, digest(sizes))
 
 
+def _after(path: pathlib.Path, end: int) -> str:
+    """What is wrong with what follows the last member: a whole tar ends with zeros alone, two blocks or more."""
+    with path.open("rb") as file:
+        file.seek(end)
+        first = file.read(2 * tarfile.BLOCKSIZE)
+        if len(first) < 2 * tarfile.BLOCKSIZE:
+            return "it ends early"
+        rest = iter(lambda: file.read(2**20), b"")
+        return "" if not any(first) and not any(map(any, rest)) else "no header where one should be"
+
+
 def open_zip(path: pathlib.Path, _: int) -> Zip:
     """The files of a zip."""
     try:
         members = list(enumerate(_archive(path).infolist()))
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile has no one type for what it cannot read
         raise UserError(f"{path}: not a whole zip archive ({error})") from error
-    members = [(place, member) for place, member in members if not member.is_dir()]
-    files = [(place, member) for place, member in members if not unsafe(member.filename)]
-    files.sort(key=lambda item: natural(item[1].filename))
+    members = [(place, member) for place, member in members if not member.filename.endswith("/")]
+    reasons = {place: "no name" if not member.filename else unsafe(member.filename) for place, member in members}
+    files = sorted((item for item in members if not reasons[item[0]]), key=lambda item: natural(item[1].filename))
     names = unique(member.filename for _, member in files)
-    passed_over = [(m.filename, unsafe(m.filename)) for _, m in members if unsafe(m.filename)]
+    passed_over = [(member.filename, reasons[place]) for place, member in members if reasons[place]]
     sizes = (f"{name} {member.file_size} {member.CRC}" for name, (_, member) in zip(names, files, strict=True))
     return Zip(path, names, [place for place, _ in files], passed_over, digest(sizes))
 

@@ -29,7 +29,8 @@ class Form(Protocol):
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A sorting key by which "9.png" comes before "10.png"."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = (part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name))
+    return [(len(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)]
 
 
 def unsafe(name: str) -> str:
@@ -42,12 +43,23 @@ def unsafe(name: str) -> str:
 
 def unique(names: Iterable[str]) -> list[str]:
     """The names, repeated ones numbered."""
-    seen: dict[str, int] = {}
-    out = []
+    counts: dict[str, int] = {}
+    out: list[str] = []
+    taken = set()
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        candidate = name
+        while candidate in taken:
+            counts[name] = counts.get(name, 1) + 1
+            candidate = f"{name}#{counts[name]}"
+        taken.add(candidate)
+        out.append(candidate)
     return out
+
+
+def printable(name: str) -> str:
+    """The name with what is no UTF-8 or would break a line written out."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def digest(lines: Iterable[str]) -> str:

@@ -59,8 +59,11 @@ def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
         yield from ((name(entry), "hidden") for entry in (*subfolders, *files) if entry.startswith("."))
         subfolders[:] = sorted(entry for entry in subfolders if not entry.startswith("."))
         yield from ((name(entry), "") for entry in files if not entry.startswith("."))
-    yield from ((str(error.filename), error.strerror) for error in failed)
+    yield from ((pathlib.Path(error.filename).relative_to(root).as_posix(), error.strerror) for error in failed)
 
 
 def _size(path: pathlib.Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will say why
+        return -1

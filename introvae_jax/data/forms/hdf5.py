@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from introvae_jax.data.forms.base import digest
-from introvae_jax.data.images import BadImage
+from introvae_jax.data.images import MAX_PIXELS, BadImage
 from introvae_jax.errors import UserError
 
 
@@ -28,7 +28,7 @@ class Hdf5:
     def read(self, index: int) -> np.ndarray:
         try:
             image = _file(self.path)[self.key][index]
-        except OSError as error:  # a chunk that is damaged or missing
+        except Exception as error:  # h5py has many types for a chunk that is damaged or missing
             raise BadImage(f"unreadable ({error})") from error
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
@@ -37,9 +37,11 @@ def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
     """The images of `size`, or the next larger, or the largest there are."""
     try:
         file = _file(path)
-    except OSError as error:
+        arrays = {key: item for key, item in file.items() if getattr(item, "dtype", None) == np.uint8}
+    except UserError:
+        raise
+    except Exception as error:  # h5py has many types for damaged files
         raise UserError(f"{path}: not a whole HDF5 file ({error})") from error
-    arrays = {key: item for key, item in file.items() if getattr(item, "dtype", None) == np.uint8}
     shapes = {key: array.shape for key, array in arrays.items() if array.ndim == 4}
     images = {key: shape for key, shape in shapes.items() if {1, 3} & {shape[1], shape[3]}}
     if not images:
@@ -47,6 +49,8 @@ def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
     side = {key: shape[2] for key, shape in images.items()}
     key = min(images, key=lambda key: (side[key] < size, abs(side[key] - size)))
     shape = images[key]
+    if np.prod(shape[1:]) > 3 * MAX_PIXELS:
+        raise UserError(f"{path}: images of {'x'.join(map(str, shape[1:]))} values are larger than any that is read")
     names = [f"{key}/{i:06d}" for i in range(shape[0])]
     return Hdf5(path, key, shape[1] in (1, 3), names, digest([key, str(shape), str(path.stat().st_size)]))
 

@@ -18,12 +18,15 @@ class Lmdb:
     path: pathlib.Path
     names: Sequence[str]
     fingerprint: str
+    passed_over: Sequence[tuple[str, str]]
     splits: None = None
-    passed_over: tuple = ()
 
     def read(self, index: int) -> bytes:
-        with _environment(self.path).begin() as transaction:
-            data = transaction.get(self.names[index].encode("latin-1"))
+        try:
+            with _environment(self.path).begin() as transaction:
+                data = transaction.get(self.names[index].encode("latin-1"))
+        except _errors() as error:
+            raise BadImage(str(error)) from error
         if data is None:
             raise BadImage("no longer there")
         return data
@@ -31,12 +34,18 @@ class Lmdb:
 
 def open_lmdb(path: pathlib.Path) -> Lmdb:
     """All entries of the database in the folder `path`."""
+    size = (path / "data.mdb").stat().st_size
     try:
-        with _environment(path).begin() as transaction:
+        environment = _environment(path)
+        used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if size < used:  # reading beyond the end would kill the process
+            raise UserError(f"{path}: cut short, {size} of {used} bytes are there")
+        with environment.begin() as transaction:
             names = [key.decode("latin-1") for key in transaction.cursor().iternext(values=False)]
     except _errors() as error:
         raise UserError(f"{path}: not a whole LMDB database ({error})") from error
-    return Lmdb(path, names, digest([*names, str((path / "data.mdb").stat().st_size)]))
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in ("data.mdb", "lock.mdb"))
+    return Lmdb(path, names, digest([*names, str(size)]), [(name, "no part of the database") for name in others])
 
 
 def _errors() -> Any:

@@ -7,17 +7,16 @@ import re
 
 import numpy as np
 
-from introvae_jax.data.forms.base import digest
+from introvae_jax.data.forms.base import digest, natural
 from introvae_jax.data.images import BadImage
 from introvae_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class TfRecords:
-    """Records by their offset; a `base.Form`."""
+    """Records by file and offset; a `base.Form`."""
 
-    path: pathlib.Path
-    offsets: Sequence[int]
+    places: Sequence[tuple[pathlib.Path, int]]
     names: Sequence[str]
     passed_over: Sequence[tuple[str, str]]
     fingerprint: str
@@ -26,8 +25,9 @@ class TfRecords:
     def read(self, index: int) -> np.ndarray:
         from tensorflow_datasets.proto import tf_example_pb2  # here, as it takes a while
 
-        records = _records(self.path)
-        records.set_state({"reader_offset": self.offsets[index]})
+        path, offset = self.places[index]
+        records = _records(path)
+        records.set_state({"reader_offset": offset})
         try:
             feature = tf_example_pb2.Example.FromString(next(records)).features.feature
             shape = tuple(feature["shape"].int64_list.value)
@@ -37,15 +37,23 @@ class TfRecords:
             raise BadImage(f"no record of `shape` and `data` ({str(error) or type(error).__name__})") from error
 
 
-def open_tfrecords(paths: Sequence[pathlib.Path], size: int) -> TfRecords:
-    """The records of the file for `size`, or of the next larger, or of the largest there is."""
+def open_tfrecords(paths: Sequence[pathlib.Path], size: int, others: Sequence[pathlib.Path] = ()) -> TfRecords:
+    """The records of the files for `size`, or for the next larger, or for the largest there is.
+
+    others: what lies beside them and is no TFRecord.
+    """
     side = {path: 2 ** int(match[1]) if (match := re.search(r"-r(\d+)\.tfrecord", path.name)) else 0 for path in paths}
-    path = min(paths, key=lambda path: (side[path] < size, abs(side[path] - size)))
-    offsets, passed_over = _offsets(path)
-    if not offsets:
-        raise UserError(f"{path}: no whole record in it")
-    names = [f"{path.stem}/{i:06d}" for i in range(len(offsets))]
-    return TfRecords(path, offsets, names, passed_over, digest([path.name, str(path.stat().st_size)]))
+    best = min(side.values(), key=lambda side: (side < size, abs(side - size)))
+    chosen = sorted((path for path in paths if side[path] == best), key=lambda path: natural(path.name))
+    places, names, passed_over = [], [], [(path.name, "not a TFRecord file") for path in others]
+    for path in chosen:
+        offsets, problems = _offsets(path)
+        places += [(path, offset) for offset in offsets]
+        names += [f"{path.name}/{i:06d}" for i in range(len(offsets))]
+        passed_over += problems
+    if not places:
+        raise UserError(f"{chosen[0]}: no whole record in it")
+    return TfRecords(places, names, passed_over, digest(f"{path.name} {path.stat().st_size}" for path in chosen))
 
 
 def _offsets(path: pathlib.Path) -> tuple[list[int], list[tuple[str, str]]]:

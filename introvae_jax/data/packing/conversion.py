@@ -51,10 +51,11 @@ def convert(form: Form, plan: Plan, entry: int) -> Outcome:
         decoded = images.decode(data, plan.target)
     except images.BadImage as error:
         return Outcome(None, reason=str(error))
-    keeps = decoded.fits and (plan.encoding == "png" or data[:2] == b"\xff\xd8")
+    changes = (*decoded.changes, flaw) if (flaw := images.flaw(data)) else decoded.changes
+    keeps = decoded.fits and not flaw and (plan.encoding == "png" or data[:2] == b"\xff\xd8")
     encoded = data if keeps else images.encode(decoded.array, plan.encoding, plan.quality)
     pixels = hashlib.sha256(decoded.array.tobytes()).hexdigest()[:32]
-    return Outcome(encoded, pixels, decoded.width, decoded.height, decoded.changes)
+    return Outcome(encoded, pixels, decoded.width, decoded.height, changes)
 
 
 def convert_all(form: Form, plan: Plan, entries: Sequence[int], workers: int) -> Iterator[Outcome]:

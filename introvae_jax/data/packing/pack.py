@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 import tqdm
 
 from introvae_jax import disk
-from introvae_jax.data.forms.base import Form
+from introvae_jax.data.forms.base import Form, printable
 from introvae_jax.data.packing import report
 from introvae_jax.data.packing.conversion import Outcome, convert_all
 from introvae_jax.data.packing.plan import Plan, Shard, shards
@@ -85,8 +85,7 @@ def _write_shard(
     for entry, outcome in zip(shard.entries, outcomes, strict=False):
         name = form.names[entry]
         if outcome.data is not None:
-            text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            example = layout.serialize_example({"image": outcome.data, "image/filename": text})
+            example = layout.serialize_example({"image": outcome.data, "image/filename": printable(name)})
             examples.append(tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
         rows.append({"name": name, **outcome.record()})
         progress.update()
@@ -106,16 +105,18 @@ def _write_shard(
 
 def _write_metadata(directory: pathlib.Path, plan: Plan, records: report.Records, findings: report.Findings) -> None:
     counts = report.counts(records)
-    if not counts.get("train"):
+    if not sum(counts["train"][0]):
         raise UserError(f"{plan.source}: {report.summary(findings) or 'nothing there'}; no image is left to train on")
-    infos = [
-        tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size)
-        for split, (lengths, size) in counts.items()
-        if sum(lengths)
-    ]
+    infos = []
+    for split, (lengths, size) in counts.items():
+        if sum(lengths):
+            infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
+        else:  # all broken: readers hold out a part of the training images then
+            for path in directory.glob(f"{plan.name}-{split}.array_record-*"):
+                path.unlink()
     tfds.folder_dataset.write_metadata(
         data_dir=directory, features=features(plan), split_infos=infos, version=plan.version, check_data=False,
-        description=f"{plan.source} at {plan.target.size}x{plan.target.size}, prepared by introvae_jax",
+        description=f"{printable(plan.source)} at {plan.target.size}x{plan.target.size}, prepared by introvae_jax",
     )  # fmt: skip
     manifest = report.manifest(plan, records, findings)
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

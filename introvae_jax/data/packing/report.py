@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from introvae_jax.data.forms.base import Form
+from introvae_jax.data.forms.base import Form, printable
 from introvae_jax.data.packing.plan import Plan, Shard
 
 KINDS = ("left out", "changed", "duplicate")
@@ -44,7 +44,7 @@ def findings(form: Form, records: Records) -> list[Finding]:
 
 def write(path: pathlib.Path, found: Findings) -> None:
     """One line for each finding: kind, name and what, between tabs."""
-    lines = ["\t".join(repr(part)[1:-1] for part in finding) + "\n" for finding in found]
+    lines = ["\t".join(map(printable, finding)) + "\n" for finding in found]
     path.write_text("".join(lines), encoding="utf-8")
 
 
@@ -54,7 +54,7 @@ def summary(found: Findings) -> str:
     for kind in KINDS:
         of_kind = [finding for finding in found if finding.kind == kind]
         if of_kind:
-            examples = ", ".join(f"{repr(f.name)[1:-1]}: {f.what}" for f in of_kind[:3])
+            examples = ", ".join(f"{printable(f.name)}: {printable(f.what)}" for f in of_kind[:3])
             parts.append(f"{len(of_kind)} {kind} ({examples}{', ...' if len(of_kind) > 3 else ''})")
     return "; ".join(parts)
 
