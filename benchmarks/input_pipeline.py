@@ -17,13 +17,13 @@ import statistics
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from introvae_jax import model
+from introvae_jax import errors, model
 from introvae_jax.data import forms, images, loader, packed
 from introvae_jax.data.packing import pack, plan
 
@@ -184,4 +184,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    errors.run(main)

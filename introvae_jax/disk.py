@@ -12,6 +12,14 @@ from introvae_jax.errors import UserError
 RESERVE = 2**20  # bytes to leave free, for the lines and pictures between two checks
 
 
+def expand(path: str | os.PathLike) -> pathlib.Path:
+    """The path with its ~ resolved. Raises UserError if that is nobody's home."""
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary path to write to, which becomes `path` at the end, so that no half-written file is seen."""

@@ -56,8 +56,6 @@ def main(_) -> None:
         directory = pack.pack(form, wanted, packed.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value)
     except OSError as error:
         raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error
-    except RuntimeError as error:  # a ~name of nobody
-        raise errors.UserError(f"--source={_SOURCE.value}: {error}") from error
     print(report.describe(directory))
 
 

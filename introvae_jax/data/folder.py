@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from concurrent import futures
 import itertools
 import os
-import pathlib
 
 import numpy as np
 import tqdm
 
+from introvae_jax import disk
 from introvae_jax.data import forms, images
 from introvae_jax.data.forms.base import Form, digest
 from introvae_jax.errors import UserError, warn
@@ -51,9 +51,10 @@ def open_splits(
     way_out = "name a folder or an archive of png, jpg or webp images with --config.data.path=DIR"
     if not path:
         raise UserError(f"config.data.path is empty: {way_out}")
-    if not pathlib.Path(path).expanduser().exists():
+    place = disk.expand(path).absolute()
+    if not place.exists():
         raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
-    form = forms.open_form(path, size=target.size)
+    form = forms.open_form(place, size=target.size)
     cached = len(form.names) * target.size**2 * target.channels <= cache_gib * 2**30
     arrays = decode_all(form, target, keep=cached)
     if len(arrays) < 2:

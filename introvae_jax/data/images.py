@@ -1,6 +1,7 @@
 """One encoded image -> one uint8 array of the wanted size and channels, and back to bytes."""
 
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -20,6 +21,8 @@ FILTERS = {
 }
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 2**28
+# Errors that say something of one file; others (a disk that fails, a server that is gone) are of the machine.
+OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompression bomb
 
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
@@ -73,6 +76,8 @@ def read(path: str | os.PathLike) -> bytes:
             raise BadImage(f"more than {MAX_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:
+        if error.errno not in OF_ONE_FILE:
+            raise
         raise BadImage(error.strerror or str(error)) from error
 
 
@@ -93,7 +98,7 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
         if isinstance(image, bytes) and file.mode in ("RGB", "RGBA", "LA") and image[:4] + image[24:25] == _PNG_16_BIT:
             changes.append("16 bits to 8")  # which Pillow does without a word
         picture = _crop(picture, target.crop)
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
         raise BadImage(_reason(error)) from error
@@ -112,7 +117,8 @@ def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
     if image[:2] == b"\xff\xd8" and b"Exif\0\0" not in image:
         try:
             height, width, colour, _ = simplejpeg.decode_jpeg_header(image)
-            if (height, width) == out.shape[:2] and colour in _DIRECT_JPEG[target.channels]:
+            whole = crop_box(target.crop, width, height) == (0, 0, width, height)
+            if whole and (height, width) == out.shape[:2] and colour in _DIRECT_JPEG[target.channels]:
                 simplejpeg.decode_jpeg(image, "RGB" if target.channels == 3 else "GRAY", buffer=out)
                 return
         except ValueError:

@@ -8,6 +8,8 @@ import numpy as np
 
 from introvae_jax.data.source import Source
 
+MAX_THREADS = 32  # more of them wait for Python's lock only
+
 
 def order(count: int, *, batch_size: int, seed: int) -> grain.MapDataset:
     """The indices of the global batches 0, 1, ... without end: int [batch_size] each, shuffled anew in each pass.
@@ -23,12 +25,12 @@ def batches(
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """This process's part of the global batches `start`, `start` + 1, ...; uint8 [batch_size / process_count, S, S, C].
 
-    A process decodes the rows of its own slice only, in `threads` threads (0: one for each core); decoding
+    A process decodes the rows of its own slice only, in `threads` threads (0: one for each core, up to 32); decoding
     runs outside Python's lock.
     """
     rows = batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)
     loaded = order(len(source), batch_size=batch_size, seed=seed).map(lambda indices: source[indices[mine]])
-    threads = threads or max(2, os.cpu_count() or 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    threads = threads or min(max(2, os.cpu_count() or 1), MAX_THREADS)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
     return iter(loaded[start:].to_iter_dataset(options))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from introvae_jax import disk
 from introvae_jax.data import images
 from introvae_jax.errors import UserError, one_line
 
@@ -72,7 +73,8 @@ def open_splits(
     count = len(train)
     if not len(held_out):
         count, held_out = len(train) - min(max(1, round(test_fraction * len(train))), len(train) - 1), train
-    bytes_needed = (count + len(held_out)) * target.size**2 * target.channels
+    images_in_all = len(train) + (0 if held_out is train else len(held_out))
+    bytes_needed = images_in_all * target.size**2 * target.channels
     options = {"cached": bytes_needed <= cache_gib * 2**30, "name": str(directory)}
     test_start = count if held_out is train else 0
     return (
@@ -84,7 +86,7 @@ def open_splits(
 
 def data_dir(path: str) -> pathlib.Path:
     """Where data sets lie: `path`, or where TFDS keeps them."""
-    return pathlib.Path(path or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR)).expanduser()
+    return disk.expand(path or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR))
 
 
 def _version_of(root: pathlib.Path, name: str) -> pathlib.Path:

@@ -48,7 +48,8 @@ def _folder(data: Mapping[str, Any]) -> Splits:
 
 
 def _tfds(data: Mapping[str, Any]) -> Splits:
-    limits = {"test_fraction": data["test_fraction"], "cache_gib": data["cache_gib"]}
+    cache_gib = 0 if data["cache"] == "device" else data["cache_gib"]  # no second copy
+    limits = {"test_fraction": data["test_fraction"], "cache_gib": cache_gib}
     return Splits(*packed.open_splits(data["path"], data["name"], target_of(data), **limits))
 
 

@@ -16,6 +16,7 @@ from introvae_jax.objectives.base import Terms
 from introvae_jax.training.parallel import Replicas
 from introvae_jax.training.state import State
 
+LONGEST = 1024  # steps in one program: how long a stop signal may wait
 AHEAD = 2  # batches on their way to the device while a step runs
 ROWS_AT_ONCE = 256
 
@@ -55,10 +56,10 @@ class Resident:
 
     def __init__(self, source: Source, order: Iterator[np.ndarray], replicas: Replicas):
         self._replicas, self._order = replicas, order
-        self.longest = 2**31 if replicas.loops_are_fast else 1
-        images = load(source)
-        replicas.require_memory(images.nbytes, f"config.data.cache = 'device': {len(images):,} images")
-        self._images = replicas.replicate(images)
+        self.longest = LONGEST if replicas.loops_are_fast else 1
+        size = len(source) * source[np.arange(1)].nbytes
+        replicas.require_memory(size, f"config.data.cache = 'device': {len(source):,} images")
+        self._images = replicas.replicate(load(source))
 
     def use(self, step: Step) -> None:
         self._steps = self._replicas.map_resident(step)
@@ -95,7 +96,7 @@ def load(source: Source) -> np.ndarray:
 
 
 def _ahead(arrays: Iterator[jax.Array]) -> Iterator[jax.Array]:
-    """The same arrays, each asked for while the `AHEAD` before it wait: the copy to the device overlaps the steps."""
+    """The same arrays, without end, each asked for while `AHEAD` wait: the copy to the device overlaps the steps."""
     waiting = collections.deque(itertools.islice(arrays, AHEAD))
     for array in arrays:
         waiting.append(array)

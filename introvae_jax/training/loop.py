@@ -10,6 +10,7 @@ import jax
 import ml_collections
 
 from introvae_jax import config as config_lib
+from introvae_jax import disk
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.training import parallel
@@ -29,7 +30,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     config_lib.validate(config)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = disk.expand(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
     state = _start_or_resume(run, checkpoints)
@@ -61,7 +62,7 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
         if name != (name := "vae" if step < config.objective.warmup_steps else config.objective.name):
             reporter.pause()
             feed.use(run.make_step(name))
-        count = min(feed.longest, _next_stop(config, step) - step)
+        count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
         reporter.resume(compiles=(name, count) not in compiled)
         compiled.add((name, count))
         state, terms = feed.advance(state, count)
@@ -119,6 +120,15 @@ def _next_stop(config: ml_collections.ConfigDict, step: int) -> int:
     if step < config.objective.warmup_steps:
         stops.append(config.objective.warmup_steps)
     return min(stops)
+
+
+def _steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -> int:
+    """How many of the next `room` steps one call takes: an interval of the log, or else a power of two.
+
+    Each number compiles a program of its own, and intervals that do not divide each other have many.
+    """
+    count = min(longest, room)
+    return count if count == config.log.every else 1 << (count.bit_length() - 1)
 
 
 def _introduce(reporter: Reporter, run: Run, state: State) -> None:

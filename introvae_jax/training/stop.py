@@ -23,6 +23,6 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def _handle(self, number: int, _) -> None:
         self.requested = signal.Signals(number).name
-        print(f"{self.requested}: saving after this step; once more ends at once", file=sys.stderr, flush=True)
+        print(f"{self.requested}: saving soon; once more ends at once", file=sys.stderr, flush=True)
         for each, handler in self._previous.items():
             signal.signal(each, handler)

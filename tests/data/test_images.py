@@ -38,6 +38,14 @@ def test_center_crop_keeps_the_middle_and_none_stretches(tmp_path):
     np.testing.assert_allclose(stretched[0, :, 0].mean(), 200 / 3, atol=1)
 
 
+def test_a_crop_is_applied_to_a_jpeg_of_the_wanted_size_too(tmp_path):
+    array = np.zeros((16, 16, 3), np.uint8)
+    array[4:12, 4:12] = 255
+    inner, _ = read(save(tmp_path / "a.jpg", array, quality=100), crop="8x8")
+    assert inner[4:12, 4:12].min() > 240
+    assert inner.mean() > 200 > read(tmp_path / "a.jpg")[0].mean()
+
+
 def test_grey_and_colour_become_what_is_asked_for(tmp_path):
     grey = np.full((16, 16), 77, np.uint8)
     out, conversion = read(save(tmp_path / "g.png", grey), size=16, channels=3)

@@ -1,10 +1,10 @@
 """Preparing: every form read back equal, by us and by TFDS; killed and run again; refused."""
 
+import errno
 import hashlib
 import json
 import pathlib
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +15,10 @@ import pytest
 
 from configs import default
 from introvae_jax.data import forms, images, source
+from introvae_jax.data.forms import files
+from introvae_jax.data.forms.base import natural
 from introvae_jax.data.packing import pack
+from introvae_jax.data.packing.conversion import convert
 from introvae_jax.data.packing.plan import Plan
 from introvae_jax.errors import UserError
 
@@ -144,6 +147,56 @@ def test_the_usual_splits(tmp_path):
         assert sorted(entry for shard in parts for entry in shard.entries) == list(range(20_010))
 
 
+def test_what_lies_beside_the_images_does_not_shift_the_official_split(tmp_path, capsys):
+    names = [f"{i:06d}.jpg" for i in range(202_599)]
+    form = files.Files(tmp_path, sorted([*names, "LICENSE.txt", "list_attr_celeba.csv"], key=natural), [], "")
+    parts = pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), form)
+    held_out = [form.names[entry] for shard in parts if shard.split == "test" for entry in shard.entries]
+    assert held_out == names[-19_962:]
+    assert capsys.readouterr().err == ""
+    some = files.Files(tmp_path, names[:30_000], [], "")
+    pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
+    assert "30,000 images, celeb_a has 202,599; the split will not be the usual one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [miniatures.progan_tfrecords, miniatures.progan_hdf5])
+def test_the_same_images_are_held_out_at_every_size(make, tmp_path):
+    path = make(tmp_path / "source", IMAGES)
+    for size in (16, 32, 64):
+        prepare(path, tmp_path, size=size)
+    small, middle, large = (read_back(tmp_path, f"faces/{size}", size)[1] for size in (16, 32, 64))
+    np.testing.assert_array_equal(large[:, ::2, ::2], middle)
+    np.testing.assert_array_equal(large[:, ::4, ::4], small)
+
+
+def test_a_machine_that_fails_loses_no_image(tmp_path, monkeypatch):
+    folder = miniatures.folder(tmp_path / "images", IMAGES)
+    form, read = forms.open_form(folder, size=64), files.Files.read
+
+    def failing(form, index):
+        if index > 4:
+            raise OSError(errno.EIO, "Input/output error", str(folder))
+        return read(form, index)
+
+    monkeypatch.setattr(files.Files, "read", failing)
+    plan = Plan("images", form.fingerprint, "faces", images.Target(64, 3), "png", 95, "3")
+    with pytest.raises(OSError, match="Input/output error"):
+        list(convert(form, plan, entry) for entry in range(12))
+    monkeypatch.undo()
+    prepare(folder, tmp_path)
+    assert sum(map(len, read_back(tmp_path, "faces/64"))) == 12
+
+
+def test_a_folder_called_avatars_is_not_taken_for_the_drawn_ones(tmp_path, monkeypatch):
+    miniatures.folder(tmp_path / "avatars", IMAGES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"avatars: a folder here is named so too; write \./avatars for it"):
+        prepare("avatars", tmp_path)
+    config = default.get_config().data
+    config.path = "avatars"
+    assert len(source.open_splits(config).train) == 11
+
+
 def test_the_rest_of_the_folder_does_not_change_an_image_s_split(tmp_path):
     a = prepare(miniatures.folder(tmp_path / "a", IMAGES), tmp_path, name="a", test="25%")
     (tmp_path / "b").mkdir()
@@ -198,26 +251,24 @@ def contents(directory):
 
 
 def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(tmp_path):
-    """Four shards of 3,000 faces; the whole group is killed, as a machine that goes down would."""
+    """Four shards of 3,000 faces; killed before the first, and after the first, second and third is written."""
     subprocess.run([*COMMAND, tmp_path / "whole", "--workers=1"], cwd=ROOT, check=True, capture_output=True)
-    moments, survived = random.Random(3), 0
-    for _ in range(40):
-        process = subprocess.Popen(
-            [*COMMAND, tmp_path / "killed"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            said, errors = process.communicate(timeout=moments.uniform(1, 5))
-            assert process.returncode == 0, errors
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            survived += 1
-    assert survived >= 3
-    assert "2,850 training and 150 held-out images" in said
+    moments = random.Random(3)
+    for shards in (0, 0, 1, 2, 3):
+        process = subprocess.Popen([*COMMAND, tmp_path / "killed"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while len(list((tmp_path / "killed/avatars/32").glob(".incomplete-*/done/*.json"))) < shards:
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.2 if shards == 3 else 0.8))
+        process.kill()
+        process.wait()
+    done = subprocess.run([*COMMAND, tmp_path / "killed"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "2,850 training and 150 held-out images" in done.stdout
     name = "avatars/32/1.0.0"
     assert contents(tmp_path / "whole" / name) == contents(tmp_path / "killed" / name)
-    assert sorted(path.name for path in (tmp_path / "killed/avatars/32").iterdir()) == ["1.0.0"]
+    assert sorted(path.name for path in (tmp_path / "killed/avatars/32").iterdir()) == [".lock", "1.0.0"]
 
 
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):

@@ -1,13 +1,16 @@
 """The two ways by which images reach the step: the same images, in the same order, however many at once."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
+from configs import digits
 from introvae_jax.errors import UserError
-from introvae_jax.training import feed, parallel
+from introvae_jax.training import feed, loop, parallel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
 
@@ -62,3 +65,25 @@ def test_images_that_do_not_fit_are_refused_before_they_are_sent():
     replicas.require_memory(2**28, "images")
     with pytest.raises(UserError, match=r"60 images take 0.75 GiB, and device 0 has 0.50 GiB free; use .*cache=host"):
         replicas.require_memory(3 * 2**28, "60 images")
+
+
+def test_a_run_on_resident_images_ends_where_a_streamed_one_ends(tmp_path, monkeypatch):
+    """Warm-up, log, pictures and checkpoints at intervals that do not divide one another; scans of several steps."""
+    monkeypatch.setattr(parallel.Replicas, "loops_are_fast", True)
+    runs = {}
+    for cache in ("host", "device"):
+        config = digits.get_config()
+        values = {"model.channels": (4, 4, 4), "model.z_dim": 4, "model.norm": "none", "batch_size": 8, "steps": 23,
+                  "log.every": 5, "log.pictures_every": 11, "checkpoint.every": 9, "checkpoint.keep": 9,
+                  "objective.warmup_steps": 7, "data.cache": cache, "optim.learning_rate": 1e-5}  # fmt: skip
+        config.update_from_flattened_dict(values)
+        loop.train(config, tmp_path / cache)
+        records = (tmp_path / cache / "metrics.jsonl").read_text().splitlines()
+        runs[cache] = [json.loads(line) for line in records]
+        assert sorted(int(path.name) for path in (tmp_path / cache / "checkpoints").iterdir()) == [9, 18, 23]
+        assert len(list((tmp_path / cache / "pictures").iterdir())) == 6
+    steps = [[record.pop("step") for record in records] for records in runs.values()]
+    assert steps[0] == steps[1] == [5, 9, 10, 11, 15, 18, 20, 22, 23]
+    for streamed, resident in zip(runs["host"], runs["device"], strict=True):
+        streamed.pop("images_per_second", None), resident.pop("images_per_second", None)
+        assert resident == pytest.approx(streamed, rel=1e-3, abs=1e-3)

@@ -7,6 +7,7 @@ anything to disk. To add one, write a file here and its line in `open_form`.
 import os
 import pathlib
 
+from introvae_jax import disk
 from introvae_jax.data.forms import archives, avatars, files, hdf5, lmdb, tfds_sets, tfrecords
 from introvae_jax.data.forms.base import Form
 from introvae_jax.errors import UserError
@@ -28,10 +29,12 @@ def open_form(source: str | os.PathLike, *, size: int, num_images: int = 0) -> F
     """
     kind, colon, rest = str(source).partition(":")
     if kind == "avatars":
+        if not colon and pathlib.Path(source).exists():
+            raise UserError("avatars: a folder here is named so too; write ./avatars for it, or avatars:open-peeps")
         return avatars.open_avatars(rest, size, num_images)
     if kind == "tfds" and colon:
         return tfds_sets.open_tfds(rest)
-    path = pathlib.Path(source).expanduser()
+    path = disk.expand(source)
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return lmdb.open_lmdb(path)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import stat
 import tarfile
 import zipfile
 
@@ -28,10 +29,8 @@ class Tar:
         offset, length = self.places[index]
         if length > MAX_BYTES:
             raise BadImage(f"more than {MAX_BYTES >> 20} MiB")
-        try:
-            data = os.pread(_descriptor(self.path), length, offset)
-        except OSError as error:
-            raise BadImage(error.strerror or str(error)) from error
+        with self.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), length, offset)
         if len(data) < length:
             raise BadImage("cut short: the archive ends early")
         return data
@@ -53,11 +52,15 @@ class Zip:
         member = archive.infolist()[self.members[index]]
         if member.file_size > MAX_BYTES:
             raise BadImage(f"unpacks to more than {MAX_BYTES >> 20} MiB")
+        if member.flag_bits & 1:
+            raise BadImage("encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without bound
             raise BadImage("packed in a way that is neither stored nor deflated")
         try:
             with archive.open(member) as file:
                 return file.read(member.file_size + 1)
+        except (MemoryError, OSError):
+            raise
         except Exception as error:  # bad checksums, unknown compressions, passwords: each has a type of its own
             raise BadImage(str(error) or type(error).__name__) from error
 
@@ -69,20 +72,22 @@ def open_tar(path: pathlib.Path, _: int) -> Tar:
         with tarfile.open(path, "r:") as archive:
             while member := archive.next():
                 members.append(member)
+                if archive.offset < member.offset_data:  # tarfile would read it again and again
+                    raise ValueError("a size below zero")
             end = archive.offset
         problem = _after(path, end)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        problem = str(error)
+    except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        problem = str(error) or type(error).__name__
     if problem and not members:
         raise UserError(f"{path}: not a whole tar archive ({problem})")
     passed_over = [(f"what follows {members[-1].name}", f"the archive is damaged there ({problem})")] if problem else []
     files = []
     for member in members:
-        reason = unsafe(member.name) or ("" if member.isreg() and not member.issparse() else "a link or a device")
-        if not reason and member.size >= 0:
+        kind = "a sparse file" if member.issparse() else "" if member.isreg() else "a link or a device"
+        if not (reason := unsafe(member.name) or kind or ("a size below zero" if member.size < 0 else "")):
             files.append(member)
         elif not member.isdir():
-            passed_over.append((member.name, reason or "a size below zero"))
+            passed_over.append((member.name, reason))
     files.sort(key=lambda member: natural(member.name))
     names = unique(member.name for member in files)
     sizes = (f"{name} {member.size}" for name, member in zip(names, files, strict=True))
@@ -107,18 +112,19 @@ def open_zip(path: pathlib.Path, _: int) -> Zip:
     except Exception as error:  # zipfile has no one type for what it cannot read
         raise UserError(f"{path}: not a whole zip archive ({error})") from error
     members = [(place, member) for place, member in members if not member.filename.endswith("/")]
-    reasons = {place: "no name" if not member.filename else unsafe(member.filename) for place, member in members}
+    reasons = {place: _reason(member) for place, member in members}
     files = sorted((item for item in members if not reasons[item[0]]), key=lambda item: natural(item[1].filename))
     names = unique(member.filename for _, member in files)
-    passed_over = [(member.filename, reasons[place]) for place, member in members if reasons[place]]
+    passed_over = [(m.filename or f"member {place}", reasons[place]) for place, m in members if reasons[place]]
     sizes = (f"{name} {member.file_size} {member.CRC}" for name, (_, member) in zip(names, files, strict=True))
     return Zip(path, names, [place for place, _ in files], passed_over, digest(sizes))
 
 
-@functools.cache
-def _descriptor(path: pathlib.Path) -> int:
-    """The open file, one for each process."""
-    return os.open(path, os.O_RDONLY)
+def _reason(member: zipfile.ZipInfo) -> str:
+    """Why a member of a zip is passed over, "" if it is not."""
+    if not member.filename:
+        return "no name"
+    return unsafe(member.filename) or ("a link" if stat.S_ISLNK(member.external_attr >> 16) else "")
 
 
 @functools.cache

@@ -27,10 +27,10 @@ class Form(Protocol):
         """The encoded image, or uint8 [H, W, C]. Raises BadImage if it cannot be read."""
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key by which "9.png" comes before "10.png"."""
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A sorting key by which "9.png" comes before "10.png", and no two names are equal."""
     parts = (part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name))
-    return [(len(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)]
+    return [(len(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)], name
 
 
 def unsafe(name: str) -> str:

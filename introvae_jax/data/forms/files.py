@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 
+from introvae_jax import disk
 from introvae_jax.data import images
 from introvae_jax.data.forms.base import digest, natural
 from introvae_jax.errors import UserError
@@ -36,7 +37,7 @@ def open_places(places: str) -> Files:
     """Files and all files below folders, separated by commas. Raises UserError for a place that is not there."""
     names, passed_over = [], []
     for place in places.split(","):
-        path = pathlib.Path(place).expanduser()
+        path = disk.expand(place)
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
         folder = open_folder(path) if path.is_dir() else None

@@ -42,7 +42,7 @@ def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
         raise
     except Exception as error:  # h5py has many types for damaged files
         raise UserError(f"{path}: not a whole HDF5 file ({error})") from error
-    shapes = {key: array.shape for key, array in arrays.items() if array.ndim == 4}
+    shapes = {key: array.shape for key, array in arrays.items() if getattr(array, "ndim", 0) == 4}
     images = {key: shape for key, shape in shapes.items() if {1, 3} & {shape[1], shape[3]}}
     if not images:
         raise UserError(f"{path}: no uint8 images [N, C, H, W] in it, only {', '.join(file) or 'nothing'}")
@@ -51,7 +51,7 @@ def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
     shape = images[key]
     if np.prod(shape[1:]) > 3 * MAX_PIXELS:
         raise UserError(f"{path}: images of {'x'.join(map(str, shape[1:]))} values are larger than any that is read")
-    names = [f"{key}/{i:06d}" for i in range(shape[0])]
+    names = [f"{i:06d}" for i in range(shape[0])]  # without the size: the same images are held out at every size
     return Hdf5(path, key, shape[1] in (1, 3), names, digest([key, str(shape), str(path.stat().st_size)]))
 
 

@@ -1,8 +1,10 @@
 """LMDB folders, the form in which LSUN is given out: an encoded image for each key."""
 
 from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 import functools
+import multiprocessing
 import pathlib
 from typing import Any
 
@@ -40,12 +42,22 @@ def open_lmdb(path: pathlib.Path) -> Lmdb:
         used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if size < used:  # reading beyond the end would kill the process
             raise UserError(f"{path}: cut short, {size} of {used} bytes are there")
-        with environment.begin() as transaction:
-            names = [key.decode("latin-1") for key in transaction.cursor().iternext(values=False)]
     except _errors() as error:
         raise UserError(f"{path}: not a whole LMDB database ({error})") from error
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # damage may end the process
+        try:
+            names = pool.submit(_keys, path).result()
+        except (futures.process.BrokenProcessPool, _errors()) as error:
+            raise UserError(f"{path}: not a whole LMDB database (its pages are damaged)") from error
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: not a whole LMDB database (a key is there twice)")
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in ("data.mdb", "lock.mdb"))
     return Lmdb(path, names, digest([*names, str(size)]), [(name, "no part of the database") for name in others])
+
+
+def _keys(path: pathlib.Path) -> list[str]:
+    with _environment(path).begin() as transaction:
+        return [key.decode("latin-1") for key in transaction.cursor().iternext(values=False)]
 
 
 def _errors() -> Any:

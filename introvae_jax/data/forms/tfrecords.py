@@ -49,7 +49,8 @@ def open_tfrecords(paths: Sequence[pathlib.Path], size: int, others: Sequence[pa
     for path in chosen:
         offsets, problems = _offsets(path)
         places += [(path, offset) for offset in offsets]
-        names += [f"{path.name}/{i:06d}" for i in range(len(offsets))]
+        set_name = re.sub(r"-r\d+", "", path.name)  # without the size: the same images are held out at every size
+        names += [f"{set_name}/{i:06d}" for i in range(len(offsets))]
         passed_over += problems
     if not places:
         raise UserError(f"{chosen[0]}: no whole record in it")
@@ -63,7 +64,7 @@ def _offsets(path: pathlib.Path) -> tuple[list[int], list[tuple[str, str]]]:
         try:
             next(records)
         except (ValueError, MemoryError, OverflowError) as error:
-            reason = str(error).partition(":")[0]
+            reason = str(error).partition(":")[0] or type(error).__name__
             return offsets, [(f"{path.name} from record {len(offsets)} on", f"damaged or cut short ({reason})")]
         offsets.append(offset)
     return offsets, []

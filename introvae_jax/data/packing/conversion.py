@@ -76,9 +76,11 @@ def convert_all(form: Form, plan: Plan, entries: Sequence[int], workers: int) ->
             yield from outcomes
     except futures.process.BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, as they do when memory runs out; the same command goes on from the last "
-            "whole shard, and a lower --workers needs less memory"
+            "a worker process died, as they do when memory runs out or a database is damaged; the same command goes on "
+            "from the last whole shard, and a lower --workers needs less memory"
         ) from error
+    except MemoryError as error:
+        raise UserError("out of memory; the same command goes on, with a lower --workers") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -23,7 +23,7 @@ from introvae_jax.data.forms.base import Form, printable
 from introvae_jax.data.packing import report
 from introvae_jax.data.packing.conversion import Outcome, convert_all
 from introvae_jax.data.packing.plan import Plan, Shard, shards
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 
 
 def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict: bool) -> pathlib.Path:
@@ -34,16 +34,19 @@ def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict
     """
     final = data_dir / plan.name / str(plan.target.size) / plan.version
     partial = final.parent / f".incomplete-{plan.digest()}"
-    if (final / "manifest.json").exists():
-        _require_same(final, plan)
-        shutil.rmtree(partial, ignore_errors=True)  # a kill between the last two steps leaves it
-        return final
-    if final.exists():
-        raise UserError(f"{final}: made by another program; remove it or give another --data_dir")
-    for folder in ("data", "done"):
-        (partial / folder).mkdir(parents=True, exist_ok=True)
-    with disk.only_one(partial / "lock", "preparing this data set"):
-        todo = shards(plan, form)
+    todo = shards(plan, form)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with disk.only_one(final.parent / ".lock", "preparing this data set"):
+        if (final / "manifest.json").exists():
+            _require_same(final, plan)
+            shutil.rmtree(partial, ignore_errors=True)  # a kill between the last two steps leaves it
+            return final
+        if final.exists():
+            raise UserError(f"{final}: made by another program; remove it or give another --data_dir")
+        if others := [str(path) for path in final.parent.glob(".incomplete-*") if path != partial]:
+            warn(f"{', '.join(others)}: begun with other settings or versions; remove it if it is not wanted")
+        for folder in ("data", "done"):
+            (partial / folder).mkdir(parents=True, exist_ok=True)
         _write_missing(form, plan, todo, partial, workers)
         records = [(shard, json.loads(_record_path(partial, shard).read_text(encoding="utf-8"))) for shard in todo]
         findings = report.findings(form, records)
@@ -55,7 +58,7 @@ def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict
             )
         _write_metadata(partial / "data", plan, records, findings)
         (partial / "data").rename(final)
-    shutil.rmtree(partial)
+        shutil.rmtree(partial)
     return final
 
 
@@ -82,15 +85,13 @@ def _write_shard(
 ) -> None:
     """The next outcomes, of this shard's entries, as a file and the record that it is done."""
     layout, examples, rows = features(plan), [], []
-    for entry, outcome in zip(shard.entries, outcomes, strict=False):
+    for entry, outcome in zip(shard.entries, outcomes, strict=False):  # which leaves the next shard's outcomes alone
         name = form.names[entry]
         if outcome.data is not None:
             example = layout.serialize_example({"image": outcome.data, "image/filename": printable(name)})
             examples.append(tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
         rows.append({"name": name, **outcome.record()})
         progress.update()
-        if len(rows) == len(shard.entries):
-            break
     size = sum(map(len, examples))
     what = f"shard {shard.number} of {shard.split}"
     disk.require_space(partial, 2 * size, what, resume="it goes on from the last whole shard")
@@ -128,8 +129,7 @@ def _record_path(partial: pathlib.Path, shard: Shard) -> pathlib.Path:
 
 def _require_same(final: pathlib.Path, plan: Plan) -> None:
     """Raises UserError if the finished set is not what `plan` would make."""
-    there, wanted = json.loads((final / "manifest.json").read_text(encoding="utf-8"))["plan"], plan.record()
-    wanted = json.loads(json.dumps(wanted))
+    there, wanted = json.loads((final / "manifest.json").read_text(encoding="utf-8"))["plan"], plan.essence()
     changed = [f"{key}: {there[key]!r} there, {wanted[key]!r} now" for key in wanted if there.get(key) != wanted[key]]
     if changed:
         raise UserError(f"{final} holds another set ({'; '.join(changed)}). Remove it, or give another --data_dir")

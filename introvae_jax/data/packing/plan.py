@@ -4,31 +4,34 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import pathlib
 import re
 from typing import Any
 
 import introvae_jax
 from introvae_jax.data.forms.base import Form
 from introvae_jax.data.images import Target
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 
 BYTES_PER_SHARD = 2**27
 MIN_SHARD, MAX_SHARD = 64, 1024  # images: what is lost at a kill is at most one shard
+SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
 TEST_RULE = '"5%" or "1000" (chosen by the hash of their names), or "last:1000"'
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A well-known data set: the version under which TFDS looks for it, and its usual split."""
+    """A well-known data set: its usual split, its size, and the version under which TFDS looks for it."""
 
     test: str
+    images: int
     version: str = "1.0.0"
 
 
 KNOWN = {
-    "celeb_a_hq": Known("1000", "2.0.0"),  # 29,000 / 1,000, as in the paper, which does not say which
-    "celeb_a": Known("last:19962"),  # the official partition's test images
-    "ffhq": Known("last:10000"),  # the official partition
+    "celeb_a_hq": Known("1000", 30_000, "2.0.0"),  # 29,000 / 1,000, as in the paper, which does not say which
+    "celeb_a": Known("last:19962", 202_599),  # the official partition's test images
+    "ffhq": Known("last:10000", 70_000),  # the official partition
 }
 
 
@@ -63,8 +66,12 @@ class Plan:
         versions = {name: importlib.metadata.version(name) for name in packages}
         return {**dataclasses.asdict(self), "versions": {"introvae_jax": introvae_jax.__version__, **versions}}
 
+    def essence(self) -> dict[str, Any]:
+        """The record without the words by which the source was named: the fingerprint knows it better."""
+        return json.loads(json.dumps({key: value for key, value in self.record().items() if key != "source"}))
+
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.essence(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +103,15 @@ def shards(plan: Plan, form: Form) -> list[Shard]:
 
 
 def _held_out(plan: Plan, form: Form) -> set[int]:
-    count = len(form.names)
     if not plan.test and form.splits is not None:
         return {i for i, split in enumerate(form.splits) if split == "test"}
-    rule = plan.test or (KNOWN[plan.name].test if plan.name in KNOWN else "5%")
+    # By their names: a licence or a list beside the images must not shift the border.
+    may_be = [i for i, name in enumerate(form.names) if pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES]
+    may_be = may_be or list(range(len(form.names)))
+    count, known = len(may_be), KNOWN.get(plan.name)
+    if known and not plan.test and count != known.images:
+        warn(f"{plan.source}: {count:,} images, {plan.name} has {known.images:,}; the split will not be the usual one")
+    rule = plan.test or (known.test if known else "5%")
     match = re.fullmatch(r"(last:)?(\d+)|(\d+(?:\.\d+)?)%", rule)
     if not match:
         raise UserError(f"--test={rule}: must be {TEST_RULE}")
@@ -109,6 +121,6 @@ def _held_out(plan: Plan, form: Form) -> set[int]:
             f"{plan.source}: holding out {rule} of {count} images leaves none for one side; give another --test"
         )
     if match[1]:
-        return set(range(count - wanted, count))
-    hashes = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in form.names]
-    return set(sorted(range(count), key=hashes.__getitem__)[:wanted])
+        return set(may_be[-wanted:])
+    hashes = {i: hashlib.sha256(form.names[i].encode("utf-8", "surrogateescape")).digest() for i in may_be}
+    return set(sorted(may_be, key=hashes.__getitem__)[:wanted])
