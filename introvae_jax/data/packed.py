@@ -43,7 +43,7 @@ class Packed:
         out = np.empty((len(rows), target.size, target.size, target.channels), np.uint8)
         for image, row in zip(out, rows, strict=True):
             try:
-                images.decode_into(image, self._records[int(row) + self._start]["image"], target)
+                images.decode_into(image, _encoded(self._records[int(row) + self._start]), target)
             except images.BadImage as error:
                 raise UserError(f"{self._name}: image {row + self._start} is damaged ({error})") from error
         return out
@@ -62,7 +62,7 @@ def open_splits(
     directory = _version_of(data_dir(path), name)
     try:
         builder = tfds.builder_from_directory(directory)
-        sources = builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
+        sources = builder.as_data_source(deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     except Exception as error:  # TFDS has many ways to stumble over a damaged or foreign folder
         reason = one_line(error)[:200]
         raise UserError(f"{directory}: not a data set in ArrayRecord form ({reason}); {PREPARE}") from error
@@ -82,6 +82,13 @@ def open_splits(
         Packed(held_out, test_start, len(held_out), target, **options),
         _identity(directory),
     )
+
+
+def _encoded(record: bytes) -> bytes:
+    """The image of a tf.train.Example. TFDS's own parser makes numpy arrays of all features, which takes longer."""
+    from tensorflow_datasets.proto import tf_example_pb2  # here, as importing it takes a while
+
+    return tf_example_pb2.Example.FromString(record).features.feature["image"].bytes_list.value[0]
 
 
 def data_dir(path: str) -> pathlib.Path:
