@@ -6,7 +6,8 @@
 
 10,000 faces, the same ones for everybody, in a style under CC0 (--source=avatars:STYLE for another), drawn in
 a minute at 64. About 30 MB at 64, 1.5 GB at 1024. They stand in for CelebA-HQ where there is no network: same
-pipeline, same sizes, simpler pictures. The settings are a start for 64x64 on a machine without accelerator.
+pipeline, same sizes, simpler pictures. The settings are a start for 64x64 on a machine without accelerator: as a VAE kl_real settles at 55 to 60 nats;
+with a margin of 110 and alpha_d of 0.25 the encoder won (gap 83 after 2,700 steps of batch 16).
 """
 
 import ml_collections
@@ -31,7 +32,8 @@ def get_config(argument: str = "64") -> ml_collections.ConfigDict:
     config.model.z_dim = 128
     config.model.remat = size == 1024
     config.objective.beta = 2.0 * min(64 / size, 1) ** 2
-    config.objective.margin = 110.0
+    config.objective.margin = 70.0
+    config.objective.alpha_d = 0.5
     config.objective.warmup_steps = 2_000
     config.optim.learning_rate = 5e-4
     config.log.pictures_every = 2_000
