@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.crop = "center"  # "center" (largest centred square), "none" (stretched), "WxH" or "WxH+X+Y"
     data.resize = "lanczos"  # "lanczos", "bicubic", "bilinear" or "box", for images of another size
     data.mirror = False  # flip each training image left to right with probability 1/2
+    data.dequantize = False  # add uniform noise of one grey level to training images
     data.test_fraction = 0.05  # share held out for pictures and metrics where the set has no split of its own
     data.cache = "host"  # "host", or "device": all training images on every accelerator, no loading
     data.cache_gib = 4.0  # host: keep decoded images in memory up to this many GiB

@@ -39,7 +39,7 @@ _NOT_NEGATIVE = (
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
-    "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.test_fraction",
+    "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",
     "model.channels", "model.remat", "optim.decay_steps",
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ class Run:
         return step_lib.make_step(
             *self.networks, objectives.build(name, config.objective), self.optimizers, self.replicas,
             update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
-            mirror=config.data.mirror, global_batch=config.batch_size,
+            mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
         )  # fmt: skip
 
     def make_feed(self, start: int) -> feed.Feed:

@@ -15,7 +15,7 @@ from introvae_jax.training.state import State
 UPDATE_ORDERS = ("alternating", "simultaneous")
 
 # What a key is folded with, so that no two draws of a step share one.
-EPS, PRIOR, MIRROR, CALIBRATION = range(4)
+EPS, PRIOR, MIRROR, CALIBRATION, DEQUANTIZE = range(5)
 
 
 def draw_key(state: State, purpose: int) -> jax.Array:
@@ -24,18 +24,30 @@ def draw_key(state: State, purpose: int) -> jax.Array:
 
 
 def draw_batch(
-    state: State, images: jax.Array, z_dim: int, mirror: bool, global_batch: int, replicas: Replicas
+    state: State,
+    images: jax.Array,
+    z_dim: int,
+    mirror: bool,
+    global_batch: int,
+    replicas: Replicas,
+    dequantize: bool = False,
 ) -> Batch:
     """Images and noise of this step.
 
-    images: uint8 [B, H, W, C], this device's. Noise is drawn for the global batch and sliced, so that it
-    does not depend on the number of devices.
+    images: uint8 [B, H, W, C], this device's; they become v / 255, or (v + u) / 256 with u from U[0, 1) to
+    `dequantize` them. Noise is drawn for the global batch and sliced, so that it does not depend on the
+    number of devices.
     """
     local = lambda x: replicas.shard(x, images.shape[0])  # noqa: E731
     normal = lambda purpose: local(  # noqa: E731
         jax.random.normal(draw_key(state, purpose), (global_batch, z_dim))
     )
     x = images.astype(jnp.float32) / 255.0
+    if dequantize:
+        key = draw_key(state, DEQUANTIZE)  # one for each image: the whole batch's noise would be as large as it
+        keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(local(jnp.arange(global_batch)))
+        noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+        x = (images.astype(jnp.float32) + noise) / 256.0
     if mirror:
         flip = local(jax.random.bernoulli(draw_key(state, MIRROR), shape=(global_batch,)))
         x = jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
@@ -53,6 +65,7 @@ def make_step(
     ema_decay: float,
     mirror: bool,
     global_batch: int,
+    dequantize: bool = False,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
     """The pure function (state, images uint8 [B, H, W, C]) -> (state, terms), to be mapped by `replicas`.
 
@@ -68,7 +81,7 @@ def make_step(
         return decoder.apply({"params": params}, z)
 
     def step(state: State, images: jax.Array) -> tuple[State, Terms]:
-        batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas)
+        batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
         def encoder_loss(params):
             decode_now = functools.partial(decode, state.decoder.params)

@@ -202,6 +202,18 @@ def test_mirror_flips_about_half_of_the_images_left_to_right():
     assert 16 < sum(flipped) < 48
 
 
+def test_dequantized_images_stay_in_their_grey_level_and_do_not_depend_on_the_devices():
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 2, 2, 1), dtype=np.uint8)
+    state = state_lib.create(jax.random.key(3), LinearEncoder(), LinearDecoder(), (optax.sgd(1.0),) * 2, (2, 2, 1))
+    draw = lambda x, replicas: step_lib.draw_batch(state, x, Z, False, BATCH, replicas, dequantize=True).x  # noqa: E731
+    whole = np.asarray(draw(jnp.asarray(images), one_device()))
+    np.testing.assert_array_equal(np.floor(whole * 256), images)
+    assert len(np.unique(whole * 256 - images)) == images.size
+    four = parallel.replicas(tuple(jax.devices()))
+    split = jax.pmap(lambda x: draw(x, four), axis_name=parallel.AXIS)(images.reshape(4, BATCH // 4, 2, 2, 1))
+    np.testing.assert_array_equal(split.reshape(whole.shape), whole)
+
+
 def test_ema_follows_its_formula():
     optimizer = optax.sgd(1.0)
     player = state_lib.Player.create({"w": jnp.array([1.0])}, optimizer)
