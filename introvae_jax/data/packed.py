@@ -44,8 +44,11 @@ class Packed:
         for image, row in zip(out, rows, strict=True):
             try:
                 images.decode_into(image, _encoded(self._records[int(row) + self._start]), target)
-            except images.BadImage as error:
-                raise UserError(f"{self._name}: image {row + self._start} is damaged ({error})") from error
+            except Exception as error:  # ArrayRecord, protocol buffers and Pillow each have types of their own
+                reason = one_line(error)[:200]
+                raise UserError(
+                    f"{self._name}: image {row + self._start} cannot be read ({reason}); prepare the set anew"
+                ) from error
         return out
 
 

@@ -59,8 +59,9 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
     config, step, leads = run.config, int(state.step), jax.process_index() == 0
     feed, name, compiled, last = run.make_feed(step), "", set(), False
     while not last:
-        if name != (name := "vae" if step < config.objective.warmup_steps else config.objective.name):
-            reporter.pause()
+        due = "vae" if step < config.objective.warmup_steps else config.objective.name
+        if due != name:
+            name = due
             feed.use(run.make_step(name))
         count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
         reporter.resume(compiles=(name, count) not in compiled)

@@ -101,7 +101,7 @@ class Replicas:
 
     @property
     def loops_are_fast(self) -> bool:
-        """Whether many steps in one program pay. XLA runs convolutions in a loop on one thread of a CPU, slowly."""
+        """Whether many steps in one program pay. XLA's CPU backend is slow at convolutions in a loop."""
         return self.local[0].platform != "cpu"
 
     def require_memory(self, needed: int, purpose: str) -> None:

@@ -301,3 +301,28 @@ def test_two_at_the_same_place_at_once_are_refused(tmp_path):
         probe = f"from introvae_jax import disk\nwith disk.only_one({str(tmp_path / 'lock')!r}, 'preparing'): pass"
         other = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "another process is preparing there now" in other.stderr
+
+
+def test_a_run_on_a_set_that_is_damaged_or_missing_ends_in_one_line(tmp_path, run_command):
+    directory = prepare(miniatures.folder(tmp_path / "images", IMAGES), tmp_path, name="faces", size=64)
+    base = ("--config=configs/folder.py", "--config.model.channels=(4, 4, 4, 4)", "--config.batch_size=4",
+            "--config.data.source=tfds", f"--config.data.path={tmp_path}")  # fmt: skip
+    shard = next(directory.glob("*train*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    cases = {
+        "faces/64": f"{directory}: image",
+        "faces/128": f"config.data.name = 'faces/128': no such set in {tmp_path} (faces/64 there)",
+        "": "config.data.name is empty",
+    }
+    for name, words in cases.items():
+        result = run_command("introvae_jax.main", *base, f"--config.data.name={name}", f"--workdir={tmp_path / 'run'}")
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("introvae_jax: error: ")
+        assert words in last
+    (directory / "features.json").write_text("{}")
+    with pytest.raises(UserError, match="not a data set in ArrayRecord form"):
+        read_back(tmp_path, "faces/64")
