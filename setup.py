@@ -8,8 +8,8 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py").read_text()).group(1)
 
-PREPARE = ["h5py>=3.10", "lmdb>=1.4"]
-AVATARS = ["dicebear-core>=10.0", "dicebear-styles>=10.0", "resvg-py>=0.2"]
+PREPARE = ["h5py>=3.16", "lmdb>=3.0"]
+AVATARS = ["dicebear-core>=10.7,<11", "dicebear-styles>=10.6,<11", "resvg-py>=0.5"]  # another drawer, other faces
 
 setuptools.setup(
     name="introvae_jax",
@@ -24,7 +24,7 @@ setuptools.setup(
     package_data={"introvae_jax.data.digits": ["digits.npz", "LICENSE.md"]},
     install_requires=[
         "absl-py>=2.1",
-        "array-record>=0.8",
+        "array-record>=0.8.6",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
         "flax>=0.12",
@@ -37,16 +37,16 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "pillow>=11.3",
-        "simplejpeg>=1.8",
+        "simplejpeg>=1.9",
         "tensorboardX>=2.6.2.2",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
     ],
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "prepare": PREPARE,
-        "tfds-prepare": ["tensorflow>=2.16"],
+        "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
         "test": ["pytest>=8.0", "ruff>=0.9", *PREPARE, *AVATARS],
     },
