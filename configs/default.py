@@ -29,6 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.channels = (32, 64, 128, 256)  # from full resolution down, log2(size / 4) of them
     model.z_dim = 128  # latent dimensions
     model.norm = "batch"  # "batch" (moments of the global batch), "group" or "none"
+    model.block_norm = "sum"  # what a block's second norm sees: "sum" (IntroVAE) or "branch" (Soft-IntroVAE)
+    model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in some released weights
     model.dtype = "float32"  # what convolutions compute in: "float32" or "bfloat16"
     model.remat = False  # recompute blocks in the backward pass: less memory, more time
 

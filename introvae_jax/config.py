@@ -11,6 +11,7 @@ from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
+from introvae_jax.nets.residual import BLOCK_NORMS
 from introvae_jax.objectives import OBJECTIVES
 from introvae_jax.objectives.introvae import HINGES
 from introvae_jax.training.optimizer import SCHEDULES
@@ -24,7 +25,7 @@ MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.t
 
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
-    "model.norm": NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
+    "model.norm": NORMS, "model.block_norm": BLOCK_NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
     "objective.hinge": HINGES, "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
@@ -40,7 +41,7 @@ _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
     "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",
-    "model.channels", "model.remat", "optim.decay_steps",
+    "model.channels", "model.expand_equal", "model.remat", "optim.decay_steps",
 )  # fmt: skip
 
 

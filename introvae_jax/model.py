@@ -33,6 +33,7 @@ def build_networks(
     model, data = config["model"], config["data"]
     options = {
         "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
+        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"],
         "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
     }  # fmt: skip
     return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])

@@ -12,24 +12,34 @@ import jax.numpy as jnp
 
 from introvae_jax.nets import layers
 
+BLOCK_NORMS = ("sum", "branch")
+
 
 class Block(nn.Module):
-    """conv - norm - LeakyReLU - conv, plus the input; then norm and LeakyReLU of the sum."""
+    """conv - norm - LeakyReLU - conv, plus the input, then LeakyReLU; a second norm on the sum or before it.
+
+    norm_of: "sum", what the second norm normalises in IntroVAE, or "branch", as in Soft-IntroVAE.
+    expand: a 1x1 convolution of the input also where the channel counts agree.
+    """
 
     features: int
     norm: str
+    norm_of: str
     axis_name: str | None
     dtype: Any
+    expand: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, stored: bool) -> jax.Array:
         norm = lambda name: layers.Norm(self.norm, self.axis_name, name=name)  # noqa: E731
         identity = x
-        if x.shape[-1] != self.features:
+        if self.expand or x.shape[-1] != self.features:
             identity = layers.conv(self.features, 1, self.dtype, name="expand")(x)
         y = layers.conv(self.features, 3, self.dtype, name="conv1")(x)
         y = layers.leaky_relu(norm("norm1")(y, stored))
         y = layers.conv(self.features, 3, self.dtype, name="conv2")(y)
+        if self.norm_of == "branch":
+            return layers.leaky_relu(norm("norm2")(y, stored) + identity)
         return layers.leaky_relu(norm("norm2")(y + identity, stored))
 
 
@@ -38,6 +48,9 @@ class Residual(nn.Module):
 
     channels: channel counts from the full resolution down.
     norm: "batch" (moments of the batch, over `axis_name` too), "group" or "none".
+    block_norm: what a block's second norm sees, one of BLOCK_NORMS.
+    expand_equal: 1x1 convolutions also in the blocks between two stages of equal channel counts, which
+    the released code grows under some Pythons (it compares integers by identity).
     dtype: what the convolutions compute in; parameters and outputs stay float32.
     remat: recompute each block in the backward pass instead of storing its activations.
     """
@@ -45,13 +58,19 @@ class Residual(nn.Module):
     channels: tuple[int, ...]
     z_dim: int
     norm: str = "batch"
+    block_norm: str = "sum"
+    expand_equal: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
 
-    def block(self, features: int, name: str) -> nn.Module:
+    def block(self, features: int, size: int, *, between: bool) -> nn.Module:
+        """The block at `size` x `size`. between: whether it leads from one of `channels` to the next."""
         cls = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        return cls(features, self.norm, self.axis_name, self.dtype, name=name)
+        return cls(
+            features, self.norm, self.block_norm, self.axis_name, self.dtype,
+            expand=between and self.expand_equal, name=f"block_{size}",
+        )  # fmt: skip
 
 
 class Encoder(Residual):
@@ -63,9 +82,9 @@ class Encoder(Residual):
         x = layers.Norm(self.norm, self.axis_name, name="stem_norm")(x, stored)
         x = layers.average_pool(layers.leaky_relu(x))
         for features in self.channels[1:]:
-            x = self.block(features, f"block_{x.shape[1]}")(x, stored)
+            x = self.block(features, x.shape[1], between=True)(x, stored)
             x = layers.average_pool(x)
-        x = self.block(self.channels[-1], f"block_{x.shape[1]}")(x, stored)
+        x = self.block(self.channels[-1], x.shape[1], between=False)(x, stored)
         x = x.reshape(x.shape[0], -1)
         dense = nn.Dense(2 * self.z_dim, dtype=self.dtype, kernel_init=layers.kernel_init, name="moments")
         mu, logvar = jnp.split(dense(x).astype(jnp.float32), 2, axis=-1)
@@ -82,9 +101,9 @@ class Decoder(Residual):
         features = self.channels[-1]
         dense = nn.Dense(4 * 4 * features, dtype=self.dtype, kernel_init=layers.kernel_init, name="project")
         x = nn.relu(dense(z.astype(self.dtype))).reshape(-1, 4, 4, features)
-        for features in reversed(self.channels):
-            x = self.block(features, f"block_{x.shape[1]}")(x, stored)
+        for stage, features in enumerate(reversed(self.channels)):
+            x = self.block(features, x.shape[1], between=stage > 0)(x, stored)
             x = layers.upsample(x)
-        x = self.block(self.channels[0], f"block_{x.shape[1]}")(x, stored)
+        x = self.block(self.channels[0], x.shape[1], between=False)(x, stored)
         x = layers.conv(self.image_channels, 5, self.dtype, use_bias=True, name="predict")(x)
         return x.astype(jnp.float32)

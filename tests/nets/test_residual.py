@@ -28,6 +28,13 @@ def test_parameter_counts_are_those_of_the_released_model(size, channels, encode
     assert (count(encoder), count(decoder)) == (encoder_count, decoder_count)
 
 
+def test_parameter_counts_with_the_expansions_that_some_pythons_added():
+    key, options = jax.random.key(0), {"channels": CHANNELS_256, "z_dim": 512, "expand_equal": True}
+    encoder = jax.eval_shape(Encoder(**options).init, key, jnp.zeros((1, 256, 256, 3)))
+    decoder = jax.eval_shape(Decoder(**options).init, key, jnp.zeros((1, 512)))
+    assert (count(encoder), count(decoder)) == (22_973_600, 16_452_963)
+
+
 @pytest.mark.parametrize("size", [16, 32, 64, 128, 256, 512, 1024])
 @pytest.mark.parametrize("image_channels", [1, 3])
 def test_every_size_in_and_out(size, image_channels):
@@ -61,10 +68,12 @@ def numpy_leaky(x):
     return np.where(x > 0, x, 0.2 * x)
 
 
-def numpy_block(x, p):
+def numpy_block(x, p, norm_of="sum"):
     identity = numpy_conv(x, p["expand"]["kernel"]) if "expand" in p else x
     y = numpy_leaky(numpy_norm(numpy_conv(x, p["conv1"]["kernel"]), p["norm1"]))
-    return numpy_leaky(numpy_norm(numpy_conv(y, p["conv2"]["kernel"]) + identity, p["norm2"]))
+    y = numpy_conv(y, p["conv2"]["kernel"])
+    normed = numpy_norm(y, p["norm2"]) + identity if norm_of == "branch" else numpy_norm(y + identity, p["norm2"])
+    return numpy_leaky(normed)
 
 
 def numpy_pool(x):
@@ -89,14 +98,15 @@ def test_encoder_equals_a_numpy_forward_pass():
     np.testing.assert_allclose(np.concatenate([mu, logvar], 1), out, rtol=2e-4, atol=2e-4)
 
 
-def test_decoder_equals_a_numpy_forward_pass():
+@pytest.mark.parametrize("block_norm", residual.BLOCK_NORMS)
+def test_decoder_equals_a_numpy_forward_pass(block_norm):
     z = np.random.default_rng(0).standard_normal((3, 3))
-    decoder = Decoder(**SMALL, image_channels=3)
+    decoder = Decoder(**SMALL, image_channels=3, block_norm=block_norm)
     p = perturbed(decoder.init(jax.random.key(0), jnp.asarray(z, jnp.float32))["params"], 1)
     h = np.maximum(z @ p["project"]["kernel"] + p["project"]["bias"], 0).reshape(3, 4, 4, 8)
     for name in ("block_4", "block_8"):
-        h = numpy_block(h, p[name]).repeat(2, 1).repeat(2, 2)
-    h = numpy_block(h, p["block_16"])
+        h = numpy_block(h, p[name], block_norm).repeat(2, 1).repeat(2, 2)
+    h = numpy_block(h, p["block_16"], block_norm)
     out = numpy_conv(h, p["predict"]["kernel"]) + p["predict"]["bias"]
     np.testing.assert_allclose(decoder.apply({"params": p}, z.astype(np.float32)), out, rtol=2e-4, atol=2e-4)
 
