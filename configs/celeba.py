@@ -24,15 +24,13 @@ def get_config(argument: str = "64") -> ml_collections.ConfigDict:
 
     config = default.get_config()
     config.steps = 500_000
-    config.batch_size = settings.batch_size
     config.data.source = "tfds"
     config.data.name = f"celeb_a/{size}"
     config.data.size = size
     config.data.mirror = True
     config.model.channels = CHANNELS[size]
-    config.model.z_dim = settings.z_dim
     config.model.dtype = "bfloat16"
-    config.objective.update(settings.objective)
+    settings.apply(config, images=182_637)
     config.objective.beta *= (128 / size) ** 2
     config.checkpoint.every = 5_000
     config.log.pictures_every = 5_000

@@ -99,6 +99,11 @@ def conv(features: int, size: int, dtype: Any, use_bias: bool = False, name: str
     )  # fmt: skip
 
 
+def on_sphere(z: jax.Array) -> jax.Array:
+    """Latents [B, Z] at unit length."""
+    return z * jax.lax.rsqrt(jnp.sum(jnp.square(z), axis=-1, keepdims=True) + 1e-12)
+
+
 def leaky_relu(x: jax.Array) -> jax.Array:
     """max(x, 0.2 x), the activation of every convolution."""
     return jnp.where(x >= 0, x, 0.2 * x)

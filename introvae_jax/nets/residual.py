@@ -51,6 +51,8 @@ class Residual(nn.Module):
     block_norm: what a block's second norm sees, one of BLOCK_NORMS.
     expand_equal: 1x1 convolutions also in the blocks between two stages of equal channel counts, which
     the released code grows under some Pythons (it compares integers by identity).
+    sphere: latents are points of the unit sphere, as AGE wants them: the decoder projects what it is given, and
+    the encoder is deterministic (logvar is minus infinity).
     dtype: what the convolutions compute in; parameters and outputs stay float32.
     remat: recompute each block in the backward pass instead of storing its activations.
     """
@@ -60,6 +62,7 @@ class Residual(nn.Module):
     norm: str = "batch"
     block_norm: str = "sum"
     expand_equal: bool = False
+    sphere: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
@@ -86,8 +89,12 @@ class Encoder(Residual):
             x = layers.average_pool(x)
         x = self.block(self.channels[-1], x.shape[1], between=False)(x, stored)
         x = x.reshape(x.shape[0], -1)
-        dense = nn.Dense(2 * self.z_dim, dtype=self.dtype, kernel_init=layers.kernel_init, name="moments")
-        mu, logvar = jnp.split(dense(x).astype(jnp.float32), 2, axis=-1)
+        features = self.z_dim if self.sphere else 2 * self.z_dim
+        dense = nn.Dense(features, dtype=self.dtype, kernel_init=layers.kernel_init, name="moments")
+        moments = dense(x).astype(jnp.float32)
+        if self.sphere:
+            return layers.on_sphere(moments), jnp.full_like(moments, -jnp.inf)
+        mu, logvar = jnp.split(moments, 2, axis=-1)
         return mu, logvar
 
 
@@ -98,6 +105,7 @@ class Decoder(Residual):
 
     @nn.compact
     def __call__(self, z: jax.Array, stored: bool = False) -> jax.Array:
+        z = layers.on_sphere(z) if self.sphere else z
         features = self.channels[-1]
         dense = nn.Dense(4 * 4 * features, dtype=self.dtype, kernel_init=layers.kernel_init, name="project")
         x = nn.relu(dense(z.astype(self.dtype))).reshape(-1, 4, 4, features)

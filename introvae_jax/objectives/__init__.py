@@ -4,11 +4,13 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from introvae_jax.objectives.age import AGE
 from introvae_jax.objectives.base import Objective
 from introvae_jax.objectives.introvae import IntroVAE
+from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
 
-OBJECTIVES = {"introvae": IntroVAE, "vae": VAE}
+OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE}
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:

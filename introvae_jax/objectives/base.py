@@ -5,7 +5,7 @@ An objective is a frozen dataclass (its fields are the keys of `config.objective
     encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
     decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
 
-encode: images -> (mu, logvar). decode: latents -> images. mean: [B] -> scalar, the mean over the
+encode: images -> (mu, logvar). decode: latents -> images. mean: [B, ...] -> [...], the mean over the
 GLOBAL batch. z: the latents of the real images, handed on so that they are encoded once.
 terms: scalars by name, for the log. The step differentiates the first loss with respect to the
 encoder's parameters and the second with respect to the decoder's, nothing else.
@@ -27,12 +27,15 @@ class Batch(struct.PyTreeNode):
     """One step's randomness, drawn once.
 
     x: real images [B, H, W, C] in [0, 1]. eps: noise of the reparameterisation [B, Z].
-    zp: latents from the prior N(0, I) [B, Z].
+    zp: latents from the prior N(0, I) [B, Z]. eps_rec, eps_fake: noise for the latents of reconstructed
+    and of sampled images [B, Z]. What an objective does not use is not drawn once compiled.
     """
 
     x: jax.Array
     eps: jax.Array
     zp: jax.Array
+    eps_rec: jax.Array
+    eps_fake: jax.Array
 
 
 class Objective(Protocol):

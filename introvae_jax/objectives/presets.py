@@ -1,34 +1,62 @@
 """Published settings in our names, and how the names translate.
 
-    ours           paper (eq. 11, 12)    released code of the authors (2019)
-    alpha          alpha                 weight_neg / 2, on each of the two hinges
-    alpha_d        alpha                 1/2, on each of the two KL terms
-    beta           beta                  2 weight_rec (its squared error carries no 1/2)
+    ours           IntroVAE paper        its authors' code (2019)         Soft-IntroVAE   AGE's code
+                   (eq. 11, 12)
+    alpha          alpha                 weight_neg / 2, on each hinge
+    alpha_d        alpha                 1/2, on each of two KL terms
+    beta           beta                  2 weight_rec (no 1/2 there)      2 beta_rec
     margin         m                     m_plus
-    warmup_epochs  -                     num_vae
+    beta_kl                                                               beta_kl
+    beta_neg                                                              beta_neg
+    gamma                                                                 gamma_r
+    match_x                                                                               2 match_x
+    match_z                                                                               match_z / Z
+    warmup_epochs  -                     num_vae                          num_vae
 
+AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over the Z dimensions too.
 The paper alternates the updates (algorithm 1). The released code takes both losses from one forward
 pass and updates the encoder in place before the decoder's backward pass; "simultaneous" is that
 without the in-place change. Both hinge the batch's mean KL in their code; the paper's text leaves it open.
+Soft-IntroVAE's code lets the encoder's gradient through the reconstruction that is to be reconstructed once
+more; its paper and this project treat it as a constant. AGE's code puts the variance where its paper has
+the standard deviation in the KL of the batch; here it is the paper's.
 """
 
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+import ml_collections
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """objective: values for `config.objective`. batch_size in images, warmup_epochs in passes over the data."""
+    """objective, optim: values for these parts of the config. batch_size in images.
+
+    warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then.
+    """
 
     objective: Mapping[str, Any]
     z_dim: int
     batch_size: int
     warmup_epochs: int = 0
+    decay_epochs: tuple[int, ...] = ()
+    optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def apply(self, config: ml_collections.ConfigDict, images: int) -> None:
+        """Writes itself into `config`. images: in a pass over the data."""
+        steps = images // self.batch_size
+        config.batch_size, config.model.z_dim = self.batch_size, self.z_dim
+        config.objective.update(self.objective)
+        config.objective.warmup_steps = self.warmup_epochs * steps
+        config.optim.update(self.optim)
+        if self.decay_epochs:
+            config.optim.schedule = "step"
+            config.optim.decay_steps = tuple(epoch * steps for epoch in self.decay_epochs)
 
 
 def _paper(margin: float, beta: float, z_dim: int, batch_size: int) -> Preset:
-    objective = {"alpha": 0.25, "alpha_d": 0.25, "beta": beta, "margin": margin,
+    objective = {"name": "introvae", "alpha": 0.25, "alpha_d": 0.25, "beta": beta, "margin": margin,
                  "hinge": "batch", "update_order": "alternating"}  # fmt: skip
     return Preset(objective, z_dim, batch_size)
 
@@ -36,9 +64,21 @@ def _paper(margin: float, beta: float, z_dim: int, batch_size: int) -> Preset:
 def _released(
     margin: float, weight_rec: float, weight_neg: float, z_dim: int, batch_size: int, warmup_epochs: int
 ) -> Preset:
-    objective = {"alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec, "margin": margin,
-                 "hinge": "batch", "update_order": "simultaneous"}  # fmt: skip
+    objective = {"name": "introvae", "alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec,
+                 "margin": margin, "hinge": "batch", "update_order": "simultaneous"}  # fmt: skip
     return Preset(objective, z_dim, batch_size, warmup_epochs)
+
+
+def _soft(beta_rec: float, beta_kl: float, beta_neg: float, z_dim: int, batch_size: int, **options: Any) -> Preset:
+    objective = {"name": "soft_introvae", "beta": 2 * beta_rec, "beta_kl": beta_kl, "beta_neg": beta_neg,
+                 "gamma": 1e-8, "update_order": "alternating"}  # fmt: skip
+    return Preset(objective, z_dim, batch_size, decay_epochs=(350,), **options)
+
+
+def _age(match_x: float, match_z: float, z_dim: int, batch_size: int) -> Preset:
+    objective = {"name": "age", "match_x": 2 * match_x, "match_z": match_z / z_dim, "decoder_updates": 2,
+                 "update_order": "alternating"}  # fmt: skip
+    return Preset(objective, z_dim, batch_size, optim={"beta1": 0.5})
 
 
 # The paper's batch sizes are not published; those of the released code stand in for them.
@@ -52,7 +92,23 @@ CELEBAHQ = {
     ("1024", "released"): _released(
         margin=500, weight_rec=0.01, weight_neg=1.0, z_dim=512, batch_size=12, warmup_epochs=4
     ),
+    ("256", "soft_introvae"): _soft(beta_rec=1.0, beta_kl=0.5, beta_neg=1024, z_dim=256, batch_size=8),
 }
+
+# AGE's batch is the default of its command.
+CIFAR10 = {
+    "soft_introvae": _soft(beta_rec=1.0, beta_kl=1.0, beta_neg=256, z_dim=128, batch_size=32),
+    "age": _age(match_x=10, match_z=1000, z_dim=128, batch_size=64),
+}
+
+# Soft-IntroVAE's 2-D densities: beta_kl, beta_rec, beta_neg; and its plain VAE there: beta_kl, beta_rec.
+DENSITY_SOFT = {
+    "8gaussians": (0.3, 0.2, 0.9),
+    "2spirals": (0.5, 0.2, 1.0),
+    "checkerboard": (0.1, 0.2, 0.2),
+    "rings": (0.2, 0.2, 1.0),
+}
+DENSITY_VAE = {"8gaussians": (0.05, 0.8), "2spirals": (0.05, 1.0), "checkerboard": (0.1, 0.8), "rings": (0.05, 0.8)}
 
 
 def celebahq(resolution: str, preset: str) -> Preset:

@@ -1,4 +1,7 @@
-"""The named terms that the objectives are sums of. Every function returns one value per example, [B]."""
+"""The named terms that the objectives are sums of. Every function returns one value per example, [B].
+
+An example is an image [H, W, C] or, for 2-D densities, a point [2]: x is [B, ...].
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,20 @@ def reconstruction(x: jax.Array, xr: jax.Array) -> jax.Array:
     Source: IntroVAE eq. 9. The released code drops the factor 1/2.
     """
     return 0.5 * jnp.sum(jnp.square(xr - x), axis=tuple(range(1, x.ndim)))
+
+
+def absolute_error(x: jax.Array, xr: jax.Array) -> jax.Array:
+    """Absolute error, averaged over pixels and channels.
+
+    x, xr: images [B, H, W, C] in the same range. Returns [B].
+    Source: AGE (Ulyanov et al. 2018) section 3.3, where images are in [-1, 1]: half the weight there.
+    """
+    return jnp.mean(jnp.abs(xr - x), axis=tuple(range(1, x.ndim)))
+
+
+def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Cosine of the angle between latents a and b, both [B, Z]."""
+    return jnp.sum(a * b, axis=-1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
 
 
 def reparameterize(mu: jax.Array, logvar: jax.Array, eps: jax.Array) -> jax.Array:

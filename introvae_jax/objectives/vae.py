@@ -9,12 +9,13 @@ from introvae_jax.objectives import base, terms
 
 @dataclasses.dataclass(frozen=True)
 class VAE:
-    """KL(E(x)) + beta * AE(x, D(z)); both networks minimise it (Kingma and Welling 2014, arXiv 1312.6114).
+    """beta_kl * KL(E(x)) + beta * AE(x, D(z)); both networks minimise it (Kingma and Welling 2014, arXiv 1312.6114).
 
-    beta: weight of the reconstruction term, above 0.
+    beta: weight of the reconstruction term, above 0. beta_kl: weight of the KL.
     """
 
     beta: float
+    beta_kl: float
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
@@ -23,7 +24,7 @@ class VAE:
         z = terms.reparameterize(mu, logvar, batch.eps)
         kl_real = mean(terms.kl(mu, logvar))
         loss_rec = mean(terms.reconstruction(batch.x, decode(z)))
-        return kl_real + self.beta * loss_rec, (z, {"kl_real": kl_real, "loss_rec": loss_rec})
+        return self.beta_kl * kl_real + self.beta * loss_rec, (z, {"kl_real": kl_real, "loss_rec": loss_rec})
 
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean

@@ -30,8 +30,8 @@ class Replicas:
         return AXIS if self.count > 1 else None
 
     def mean(self, values: jax.Array) -> jax.Array:
-        """Mean of [B] values over the global batch, a scalar."""
-        return self.average(jnp.mean(values))
+        """Mean of values [B, ...] over the global batch, [...]."""
+        return self.average(jnp.mean(values, axis=0))
 
     def average(self, tree: Any) -> Any:
         """Mean of each leaf over the devices."""

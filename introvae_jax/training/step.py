@@ -15,12 +15,18 @@ from introvae_jax.training.state import State
 UPDATE_ORDERS = ("alternating", "simultaneous")
 
 # What a key is folded with, so that no two draws of a step share one.
-EPS, PRIOR, MIRROR, CALIBRATION, DEQUANTIZE = range(5)
+EPS, PRIOR, MIRROR, CALIBRATION, DEQUANTIZE, EPS_REC, EPS_FAKE = range(7)
+NEXT_PRIOR = 16  # and on, for the decoder's further updates
 
 
 def draw_key(state: State, purpose: int) -> jax.Array:
     """The key of one draw of this step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), purpose)
+
+
+def draw_latents(state: State, purpose: int, shape: tuple[int, int], local_batch: int, replicas: Replicas) -> jax.Array:
+    """This device's rows of standard normal noise [global batch, Z], the same whatever the number of devices."""
+    return replicas.shard(jax.random.normal(draw_key(state, purpose), shape), local_batch)
 
 
 def draw_batch(
@@ -35,14 +41,14 @@ def draw_batch(
     """Images and noise of this step.
 
     images: uint8 [B, H, W, C], this device's; they become v / 255, or (v + u) / 256 with u from U[0, 1) to
-    `dequantize` them. Noise is drawn for the global batch and sliced, so that it does not depend on the
-    number of devices.
+    `dequantize` them. Points [B, 2] are floats and stay as they are. Noise is drawn for the global batch and
+    sliced, so that it does not depend on the number of devices.
     """
     local = lambda x: replicas.shard(x, images.shape[0])  # noqa: E731
-    normal = lambda purpose: local(  # noqa: E731
-        jax.random.normal(draw_key(state, purpose), (global_batch, z_dim))
+    normal = lambda purpose: draw_latents(  # noqa: E731
+        state, purpose, (global_batch, z_dim), images.shape[0], replicas
     )
-    x = images.astype(jnp.float32) / 255.0
+    x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
     if dequantize:
         key = draw_key(state, DEQUANTIZE)  # one for each image: the whole batch's noise would be as large as it
         keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(local(jnp.arange(global_batch)))
@@ -51,7 +57,7 @@ def draw_batch(
     if mirror:
         flip = local(jax.random.bernoulli(draw_key(state, MIRROR), shape=(global_batch,)))
         x = jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
-    return Batch(x=x, eps=normal(EPS), zp=normal(PRIOR))
+    return Batch(x, eps=normal(EPS), zp=normal(PRIOR), eps_rec=normal(EPS_REC), eps_fake=normal(EPS_FAKE))
 
 
 def make_step(
@@ -66,12 +72,14 @@ def make_step(
     mirror: bool,
     global_batch: int,
     dequantize: bool = False,
+    decoder_updates: int = 1,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
     """The pure function (state, images uint8 [B, H, W, C]) -> (state, terms), to be mapped by `replicas`.
 
     update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
     "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share
     their forward passes once compiled; tests/training/test_compiled.py counts.
+    decoder_updates: of the decoder for each of the encoder, every one on new samples of the prior.
     """
 
     def encode(params, x):
@@ -92,13 +100,18 @@ def make_step(
         new_encoder = state.encoder.update(grads_e, optimizers[0], state.step, ema_decay)
         judge = new_encoder if update_order == "alternating" else state.encoder
 
-        def decoder_loss(params):
-            encode_now = functools.partial(encode, judge.params)
-            return objective.decoder_loss(encode_now, functools.partial(decode, params), batch, z, replicas.mean)
+        def decoder_loss(params, zp):
+            encode_now, drawn = functools.partial(encode, judge.params), batch.replace(zp=zp)
+            return objective.decoder_loss(encode_now, functools.partial(decode, params), drawn, z, replicas.mean)
 
-        (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(state.decoder.params)
-        grads_d = replicas.average(grads_d)
-        new_decoder = state.decoder.update(grads_d, optimizers[1], state.step, ema_decay)
+        new_decoder, zp = state.decoder, batch.zp
+        for update in range(decoder_updates):
+            if update > 0:
+                shape = (global_batch, decoder.z_dim)
+                zp = draw_latents(state, NEXT_PRIOR + update, shape, images.shape[0], replicas)
+            (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(new_decoder.params, zp)
+            grads_d = replicas.average(grads_d)
+            new_decoder = new_decoder.update(grads_d, optimizers[1], state.step, ema_decay)
         terms = {
             **terms, **terms_d, "loss_encoder": loss_e, "loss_decoder": loss_d,
             "grad_norm_encoder": optax.tree.norm(grads_e), "grad_norm_decoder": optax.tree.norm(grads_d),

@@ -7,7 +7,7 @@ import pytest
 from introvae_jax import objectives
 from introvae_jax.objectives.base import Batch
 
-SETTINGS = {"alpha": 0.25, "alpha_d": 0.5, "beta": 3.0, "margin": 10.0, "hinge": "batch"}
+SETTINGS = {"alpha": 0.25, "alpha_d": 0.5, "beta": 3.0, "margin": 10.0, "hinge": "batch", "beta_kl": 1.0}
 
 # An image is a single pixel v; its mu is (v, v), so that KL(E(v)) = v^2. The decoder shows the first latent.
 X, ZP = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 1.0])
@@ -25,8 +25,9 @@ def decode(z):
 
 
 def batch():
-    return Batch(x=jnp.asarray(X, jnp.float32).reshape(-1, 1, 1, 1), eps=jnp.full((3, 2), 0.1),
-                 zp=jnp.asarray(np.stack([ZP, ZP], 1), jnp.float32))  # fmt: skip
+    x, zp = jnp.asarray(X, jnp.float32).reshape(-1, 1, 1, 1), jnp.asarray(np.stack([ZP, ZP], 1), jnp.float32)
+    eps, unused = jnp.full((3, 2), 0.1), jnp.full((3, 2), jnp.nan)
+    return Batch(x, eps=eps, zp=zp, eps_rec=unused, eps_fake=unused)
 
 
 def losses(name, **changes):

@@ -1,0 +1,53 @@
+"""Adversarial generator-encoder networks (Ulyanov et al. 2018, arXiv 1704.02304, equations 4 to 8).
+
+Latents live on the unit sphere and the encoder is deterministic, so that it is the whole batch whose KL to
+the prior is measured: that of the Gaussian with the batch's mean and variance in each dimension.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from introvae_jax.objectives import base, terms
+
+
+@dataclasses.dataclass(frozen=True)
+class AGE:
+    """The encoder spreads real images over the prior and drives generated ones from it; the decoder brings them back.
+
+    match_x: weight of the encoder's reconstruction term, the absolute error a pixel. match_z: weight of the
+    decoder's, one minus the cosine between a latent and that of its image. Needs networks with `sphere`.
+    """
+
+    match_x: float
+    match_z: float
+
+    def encoder_loss(
+        self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
+    ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
+        """KL of real images' latents - KL of generated images' latents + match_x * absolute error."""
+        z, _ = encode(batch.x)
+        copy, fake = decode(z), decode(batch.zp)
+        kl_real = _kl_of_batch(z, mean)
+        kl_fake = _kl_of_batch(encode(jax.lax.stop_gradient(fake))[0], mean)
+        loss_x = mean(terms.absolute_error(batch.x, copy))
+        return kl_real - kl_fake + self.match_x * loss_x, (z, {
+            "kl_real": kl_real, "kl_fake": kl_fake, "kl_gap": kl_fake - kl_real,
+            "loss_rec": mean(terms.reconstruction(batch.x, copy)), "loss_x": loss_x,
+        })  # fmt: skip
+
+    def decoder_loss(
+        self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
+    ) -> tuple[jax.Array, base.Terms]:
+        """KL of generated images' latents + match_z * (1 - cosine)."""
+        latents, _ = encode(decode(batch.zp))
+        loss_z = mean(1.0 - terms.cosine(latents, batch.zp))
+        return _kl_of_batch(latents, mean) + self.match_z * loss_z, {"loss_z": loss_z}
+
+
+def _kl_of_batch(latents: jax.Array, mean: base.Mean) -> jax.Array:
+    """KL of the Gaussian with the global batch's moments to N(0, I), the mean over dimensions (equation 8)."""
+    mu = mean(latents)
+    variance = mean(jnp.square(latents - mu[None]))
+    return terms.kl(mu, jnp.log(variance)) / latents.shape[-1]

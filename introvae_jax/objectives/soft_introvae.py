@@ -1,0 +1,78 @@
+"""Soft-IntroVAE (Daniel and Tamar 2021, arXiv 2012.13253, equation 4 with the weights of its section 5)."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from introvae_jax.objectives import base, terms
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftIntroVAE:
+    """No margin: the encoder lowers exp(ELBO) of generated images, the decoder raises their ELBO.
+
+    beta: weight of the reconstruction term. beta_kl: weight of the KL of real images for the encoder and of
+    generated ones for the decoder. beta_neg: weight of the KL inside the encoder's exponentials.
+    gamma: the share of beta with which the decoder reconstructs generated images; 0 spares it two passes.
+    All are scaled by s, one over the number of values in an image. As everywhere here, a generated image is a
+    constant to the encoder, also as the target of its own reconstruction.
+    """
+
+    beta: float
+    beta_kl: float
+    beta_neg: float
+    gamma: float
+
+    def encoder_loss(
+        self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
+    ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
+        """The ELBO of real images, and 1/4 of exp(2 ELBO) of each kind of generated ones."""
+        s = _scale(batch.x)
+        mu, logvar = encode(batch.x)
+        z = terms.reparameterize(mu, logvar, batch.eps)
+        rec, fake = decode(z), decode(batch.zp)
+        kl_real, loss_rec = mean(terms.kl(mu, logvar)), mean(terms.reconstruction(batch.x, rec))
+
+        def exp_elbo(image: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """exp(2 ELBO) averaged, in [0, 1], and the KL averaged."""
+            image = jax.lax.stop_gradient(image)
+            mu, logvar = encode(image)
+            kl, copy = terms.kl(mu, logvar), decode(terms.reparameterize(mu, logvar, eps))
+            energy = self.beta * terms.reconstruction(image, copy) + self.beta_neg * kl
+            return mean(jnp.exp(-2.0 * s * energy)), mean(kl)
+
+        exp_elbo_rec, kl_rec = exp_elbo(rec, batch.eps_rec)
+        exp_elbo_fake, kl_fake = exp_elbo(fake, batch.eps_fake)
+        loss = s * (self.beta * loss_rec + self.beta_kl * kl_real) + 0.25 * (exp_elbo_rec + exp_elbo_fake)
+        return loss, (z, {
+            "kl_real": kl_real, "kl_rec": kl_rec, "kl_fake": kl_fake,
+            "kl_gap": 0.5 * (kl_rec + kl_fake) - kl_real, "loss_rec": loss_rec,
+            "exp_elbo_rec": exp_elbo_rec, "exp_elbo_fake": exp_elbo_fake,
+        })  # fmt: skip
+
+    def decoder_loss(
+        self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
+    ) -> tuple[jax.Array, base.Terms]:
+        """Reconstruction of real images and the negative ELBO of generated ones."""
+
+        def of_generated(z: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            """The image, its KL, and the error of its reconstruction from latents that are constants."""
+            image = decode(z)
+            mu, logvar = encode(image)
+            if self.gamma == 0:
+                return image, mean(terms.kl(mu, logvar)), jnp.zeros(())
+            latents = jax.lax.stop_gradient(terms.reparameterize(mu, logvar, eps))
+            error = terms.reconstruction(jax.lax.stop_gradient(image), decode(latents))
+            return image, mean(terms.kl(mu, logvar)), mean(error)
+
+        rec, kl_rec, error_rec = of_generated(jax.lax.stop_gradient(z), batch.eps_rec)
+        _, kl_fake, error_fake = of_generated(batch.zp, batch.eps_fake)
+        loss = self.beta * mean(terms.reconstruction(batch.x, rec)) + 0.5 * self.beta_kl * (kl_rec + kl_fake)
+        loss += 0.5 * self.gamma * self.beta * (error_rec + error_fake)
+        return _scale(batch.x) * loss, {}
+
+
+def _scale(x: jax.Array) -> float:
+    return 1.0 / math.prod(x.shape[1:])
