@@ -11,9 +11,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images per step, over all devices
 
     data = config.data = ml_collections.ConfigDict()
-    data.source = "folder"  # "digits" (embedded MNIST subset), "folder", or "tfds" (made by introvae_jax.prepare)
+    data.source = (
+        "folder"  # "digits" (embedded MNIST subset), "folder", "tfds" (of introvae_jax.prepare), "density" (2-D)
+    )
     data.path = ""  # folder: a folder or archive of images; tfds: where data sets are kept, "" for TFDS's place
-    data.name = ""  # tfds only: "celeb_a_hq/256"
+    data.name = ""  # tfds: "celeb_a_hq/256"; density: "8gaussians", "2spirals", "checkerboard" or "rings"
     data.size = 64  # height and width in pixels, a power of two from 16 to 1024
     data.channels = 3  # 1 (grey) or 3 (RGB)
     data.crop = "center"  # "center" (largest centred square), "none" (stretched), "WxH" or "WxH+X+Y"
@@ -26,22 +28,32 @@ def get_config() -> ml_collections.ConfigDict:
     data.threads = 0  # that read and decode; 0 for one a core
 
     model = config.model = ml_collections.ConfigDict()
+    model.network = "residual"  # "residual" (the paper's, for images) or "mlp" (for 2-D densities)
     model.channels = (32, 64, 128, 256)  # from full resolution down, log2(size / 4) of them
     model.z_dim = 128  # latent dimensions
+    model.prior = "normal"  # where latents live: "normal", or "sphere" (age)
     model.norm = "batch"  # "batch" (moments of the global batch), "group" or "none"
     model.block_norm = "sum"  # what a block's second norm sees: "sum" (IntroVAE) or "branch" (Soft-IntroVAE)
     model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in some released weights
     model.dtype = "float32"  # what convolutions compute in: "float32" or "bfloat16"
+    model.width = 256  # units of a hidden layer (mlp)
+    model.depth = 4  # hidden layers (mlp)
     model.remat = False  # recompute blocks in the backward pass: less memory, more time
 
     objective = config.objective = ml_collections.ConfigDict()
-    objective.name = "introvae"  # "introvae" or "vae"
+    objective.name = "introvae"  # "introvae", "vae", "soft_introvae" or "age"
     objective.alpha = 0.25  # weight of the encoder's hinges (introvae)
     objective.alpha_d = 0.25  # weight of the decoder's KL terms (introvae)
-    objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels
+    objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels (not age)
+    objective.beta_kl = 1.0  # weight of the KL in the ELBO (vae, soft_introvae)
+    objective.beta_neg = 256.0  # weight of the KL in exp(ELBO) of generated images (soft_introvae)
+    objective.gamma = 0.0  # share of beta with which the decoder reconstructs generated images (soft_introvae)
+    objective.match_x = 20.0  # weight of the encoder's reconstruction term, absolute error a pixel (age)
+    objective.match_z = 8.0  # weight of the decoder's latent term, one minus the cosine (age)
     objective.margin = 110.0  # m, the KL in nats up to which generated images are pushed (introvae)
     objective.hinge = "batch"  # "batch" (hinge of the mean) or "sample" (mean of hinges) (introvae)
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
+    objective.decoder_updates = 1  # of the decoder for each of the encoder, on new samples
     objective.warmup_steps = 0  # first steps, trained as a plain VAE
 
     optim = config.optim = ml_collections.ConfigDict()

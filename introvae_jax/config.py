@@ -1,5 +1,6 @@
 """Every rule on a config value, checked before any device work."""
 
+from collections.abc import Callable
 import json
 import math
 import os
@@ -7,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
@@ -18,6 +20,8 @@ from introvae_jax.training.optimizer import SCHEDULES
 from introvae_jax.training.step import UPDATE_ORDERS
 
 DTYPES = ("float32", "bfloat16")
+NETWORKS = ("residual", "mlp")
+PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
@@ -25,16 +29,18 @@ MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.t
 
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
-    "model.norm": NORMS, "model.block_norm": BLOCK_NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
+    "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
     "objective.hinge": HINGES, "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
-    "steps", "batch_size", "model.z_dim", "log.every", "log.pictures_every",
+    "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
+    "log.every", "log.pictures_every",
     "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
-_ABOVE_ZERO = ("optim.learning_rate", "objective.beta")
+_ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl")
 _NOT_NEGATIVE = (
-    "seed", "objective.alpha", "objective.alpha_d", "objective.margin",
+    "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
+    "objective.match_x", "objective.match_z",
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
@@ -79,6 +85,31 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values["data.size"] == 32, "data.size", "32, the size of the embedded digits")
         require(values["data.channels"] == 1, "data.channels", "1: the embedded digits are grey")
 
+    if values["data.source"] == "density":
+        _check_points(values, require)
+    else:
+        require(values["model.network"] == "residual", "model.network", "'residual' for images")
+        _check_images(values, require)
+    decay_steps = values["optim.decay_steps"]
+    require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
+    if values["optim.schedule"] == "step":
+        require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
+    if values["objective.name"] != "vae" and values["objective.warmup_steps"] >= values["steps"]:
+        warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
+
+
+def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
+    """What a run on a 2-D density needs."""
+    require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(map(repr, DENSITIES)))
+    needed = {"model.network": "mlp", "model.norm": "none", "model.prior": "normal", "model.dtype": "float32",
+              "data.mirror": False, "data.dequantize": False}  # fmt: skip
+    for key, value in needed.items():
+        require(values[key] == value, key, f"{value!r} for data.source = 'density'")
+    require(values["objective.name"] != "age", "objective.name", "another one: points on a circle cover no plane")
+
+
+def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
+    """What the residual networks need."""
     size, channels = values["data.size"], values["model.channels"]
     require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
     stages = int(math.log2(size / 4))
@@ -88,13 +119,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if values["model.norm"] == "group":
         require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
                 f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
-
-    decay_steps = values["optim.decay_steps"]
-    require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
-    if values["optim.schedule"] == "step":
-        require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
-    if values["objective.name"] != "vae" and values["objective.warmup_steps"] >= values["steps"]:
-        warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
+    age = values["objective.name"] == "age"
+    require((values["model.prior"] == "sphere") == age, "model.prior",
+            "'sphere' for objective.name = 'age', 'normal' for the others")  # fmt: skip
+    if age:
+        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
 
 
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:

@@ -20,20 +20,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax.errors import UserError
-from introvae_jax.nets import residual
+from introvae_jax.nets import mlp, residual
 from introvae_jax.training.checkpoint import Checkpoints
 
 WEIGHTS = ("ema", "raw")
 
 
-def build_networks(
-    config: Mapping[str, Any], axis_name: str | None = None
-) -> tuple[residual.Encoder, residual.Decoder]:
+def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of what a model takes and gives: (height, width, channels), or (2,) for points."""
+    data = config["data"]
+    if config["model"]["network"] == "mlp":
+        return (mlp.POINT_DIM,)
+    return data["size"], data["size"], data["channels"]
+
+
+def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
     """The encoder and the decoder that `config` describes."""
     model, data = config["model"], config["data"]
+    if model["network"] == "mlp":
+        options = {"width": model["width"], "depth": model["depth"], "z_dim": model["z_dim"]}
+        return mlp.Encoder(**options, axis_name=axis_name), mlp.Decoder(**options, axis_name=axis_name)
     options = {
         "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
-        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"],
+        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"], "sphere": model["prior"] == "sphere",
         "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
     }  # fmt: skip
     return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])
@@ -76,10 +85,9 @@ class Model:
         return self.config["model"]["z_dim"]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of its images."""
-        data = self.config["data"]
-        return data["size"], data["size"], data["channels"]
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of its images, (2,) of points."""
+        return example_shape(self.config)
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """mu and logvar, float32 [N, z_dim], of images [N, H, W, C], uint8 or float in [0, 1]."""
@@ -100,7 +108,8 @@ class Model:
         """
         variables = self.decoder_rec_variables if posterior else self.decoder_variables
         decode = functools.partial(_apply, self._decoder, variables)
-        return np.clip(self._in_batches(decode, np.asarray(z, np.float32)), 0.0, 1.0)
+        images = self._in_batches(decode, np.asarray(z, np.float32))
+        return np.clip(images, 0.0, 1.0) if len(self.image_shape) == 3 else images
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
         """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone."""
@@ -175,9 +184,9 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str = 
 
     config = checkpoints.restore_run(step)["config"]
     encoder, decoder = build_networks(config)
-    data, field = config["data"], "ema" if weights == "ema" else "params"
+    field = "ema" if weights == "ema" else "params"
     inputs = {
-        "encoder": (encoder, jnp.zeros((1, data["size"], data["size"], data["channels"]))),
+        "encoder": (encoder, jnp.zeros((1, *example_shape(config)))),
         "decoder": (decoder, jnp.zeros((1, decoder.z_dim))),
     }
     template = {

@@ -1,6 +1,5 @@
-"""PNG files that a run leaves behind: grids of images and the plot of its curves."""
+"""Grids of images as PNG files, and the records that curves are plotted from."""
 
-from collections.abc import Sequence
 import json
 import math
 import os
@@ -55,32 +54,3 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
             if line.endswith("\n"):
                 records.append(json.loads(line))
     return records
-
-
-def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None) -> None:
-    """Plots losses and adversarial health over steps into a PNG. margin: drawn as a line, if any."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = {
-        "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
-        "reconstruction (half squared error)": ("loss_rec",),
-        "share of the hinge that is active": ("hinge_rec_active", "hinge_fake_active"),
-        "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
-    }
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for name in names:
-            points = [(r["step"], r[name]) for r in records if name in r]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name)
-        if title.startswith("KL") and margin is not None:
-            axes.axhline(margin, color="grey", linestyle=":", label="margin")
-        if title.startswith(("gradient", "reconstruction")):
-            axes.set_yscale("log")
-        axes.set(title=title, xlabel="step")
-        if axes.lines:
-            axes.legend()
-    with disk.whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)

@@ -14,8 +14,8 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from introvae_jax import errors, model, pictures
-from introvae_jax.data import folder, source
+from introvae_jax import disk, errors, model, pictures, plots
+from introvae_jax.data import densities, folder, source
 from introvae_jax.data.forms import files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is used.")
@@ -46,6 +46,9 @@ def main(_) -> None:
 
 def _sample(trained: model.Model, out: pathlib.Path) -> None:
     num, first = _NUM.value or 64, _SEED.value
+    if len(trained.image_shape) == 1:
+        _save_points(trained, out, num, first)
+        return
     if _is_picture(out):
         pictures.save(pictures.grid(trained.sample(num, first)), out)
         return
@@ -53,6 +56,19 @@ def _sample(trained: model.Model, out: pathlib.Path) -> None:
         size = min(trained.batch_size, first + num - start)
         for seed, image in enumerate(pictures.to_uint8(trained.sample(size, start)), start):
             pictures.save(pictures.to_image(image), out / f"seed_{seed:06d}.png")
+
+
+def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) -> None:
+    """Samples of a 2-D density as a plot, or as numbers."""
+    points = trained.sample(num, first)
+    if _is_picture(out):
+        reach = densities.DENSITIES[trained.config["data"]["name"]].reach
+        pictures.save(plots.points({f"{num} samples": points}, reach), out)
+        return
+    if out.suffix.lower() != ".csv":
+        raise errors.UserError(f"--out={out}: NAME.png or NAME.csv, for a model of points")
+    with disk.whole_file(out) as temporary:
+        np.savetxt(temporary, points, fmt="%.6g", delimiter=",", header="x,y", comments="")
 
 
 def _reconstruct(trained: model.Model, out: pathlib.Path) -> None:
@@ -96,6 +112,8 @@ def _two_seeds(words: list[str]) -> list[int]:
 
 def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
+    if len(trained.image_shape) == 1:
+        raise errors.UserError(f"--workdir={_WORKDIR.value}: a model of points; --mode=sample is what it has")
     if not _IMAGES.value:
         raise errors.UserError(f"--mode={_MODE.value} needs --images=DIR, a folder of images, or files after commas")
     form = files.open_places(_IMAGES.value)

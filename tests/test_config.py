@@ -26,7 +26,11 @@ def load(name, *argument):
     [("default", ()), ("digits", ()), ("folder", ()), ("celebahq", ()), ("celebahq", ("128",)),
      ("celebahq", ("1024",)), ("celebahq", ("256,released",)), ("celebahq", ("1024,released",)),
      ("celeba", ()), ("celeba", ("128",)), ("ffhq", ()), ("ffhq", ("1024",)), ("lsun", ()), ("lsun", ("church",)),
-     ("cifar10", ()), *(("avatars", (str(2**k),)) for k in range(4, 11))],
+     ("celebahq", ("256,soft_introvae",)), ("cifar10", ()), ("cifar10", ("soft_introvae",)), ("cifar10", ("age",)),
+     *(("digits", (name,)) for name in objectives.OBJECTIVES),
+     *(("toy2d", (f"{density},{name},{job}",)) for density in ("8gaussians", "2spirals", "checkerboard", "rings")
+       for name in ("introvae", "soft_introvae", "vae") for job in ("small", "published")),
+     *(("avatars", (str(2**k),)) for k in range(4, 11))],
 )  # fmt: skip
 def test_every_config_is_valid(name, argument):
     config_lib.validate(load(name, *argument))
@@ -61,6 +65,12 @@ BAD = {
     "objective.hinge": ("pixel", "'batch', 'sample'"),
     "objective.margin": (-1.0, "0 or more"),
     "objective.beta": (0.0, "above 0"),
+    "objective.beta_kl": (0.0, "above 0"),
+    "objective.beta_neg": (-1.0, "0 or more"),
+    "objective.decoder_updates": (0, "1 or more"),
+    "model.prior": ("sphere", "'sphere' for objective.name = 'age', 'normal' for the others"),
+    "model.network": ("mlp", "'residual' for images"),
+    "model.block_norm": ("none", "'sum', 'branch'"),
     "optim.ema_decay": (1.0, "at least 0 and below 1"),
     "optim.learning_rate": (float("nan"), "a finite number"),
     "optim.schedule": ("linear", "'constant', 'cosine', 'step'"),

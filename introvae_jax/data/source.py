@@ -1,4 +1,7 @@
-"""Where images come from: random access to decoded uint8 images, split once into training and test."""
+"""Where images come from: random access to decoded uint8 images, split once into training and test.
+
+Points of a 2-D density come the same way, as float32 [N, 2].
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -7,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from introvae_jax.data import digits, folder, images, packed
+from introvae_jax.data import densities, digits, folder, images, packed
 
 
 class Source(Protocol):
@@ -53,7 +56,13 @@ def _tfds(data: Mapping[str, Any]) -> Splits:
     return Splits(*packed.open_splits(data["path"], data["name"], target_of(data), **limits))
 
 
-SOURCES: dict[str, Callable[[Mapping[str, Any]], Splits]] = {"digits": _digits, "folder": _folder, "tfds": _tfds}
+def _density(data: Mapping[str, Any]) -> Splits:
+    return Splits(*densities.open_splits(data["name"]))
+
+
+SOURCES: dict[str, Callable[[Mapping[str, Any]], Splits]] = {
+    "digits": _digits, "folder": _folder, "tfds": _tfds, "density": _density,
+}  # fmt: skip
 
 
 def open_splits(data: Mapping[str, Any]) -> Splits:

@@ -82,10 +82,10 @@ def create(data: Any, source: Source, replicas: Replicas, *, batch_size: int, se
 
 
 def load(source: Source) -> np.ndarray:
-    """All images of `source`, decoded by all cores; uint8 [N, S, S, C]."""
+    """All images of `source`, decoded by all cores; uint8 [N, S, S, C], or points float32 [N, 2]."""
     parts = [np.arange(i, min(i + ROWS_AT_ONCE, len(source))) for i in range(0, len(source), ROWS_AT_ONCE)]
     first = source[parts[0][:1]]
-    images = np.empty((len(source), *first.shape[1:]), np.uint8)
+    images = np.empty((len(source), *first.shape[1:]), first.dtype)
 
     def fill(rows: np.ndarray) -> None:
         images[rows] = source[rows]

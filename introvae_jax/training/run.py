@@ -11,14 +11,12 @@ import numpy as np
 
 import introvae_jax
 from introvae_jax import config as config_lib
-from introvae_jax import model, objectives, pictures
+from introvae_jax import model, objectives, pictures, plots
 from introvae_jax.data import source
-from introvae_jax.training import calibrate, feed, optimizer, parallel
+from introvae_jax.training import calibrate, drawing, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.logging import Reporter
-
-PICTURE_SIDE = 2048  # pixels that a grid may have a side; it shows at most 8 x 8 images
 
 
 @dataclasses.dataclass
@@ -52,18 +50,18 @@ class Run:
         self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
 
     def fresh_state(self) -> state_lib.State:
-        data = self.config.data
-        return state_lib.create(
-            jax.random.key(self.config.seed), *self.networks, self.optimizers, (data.size, data.size, data.channels)
-        )
+        shape = model.example_shape(self.config)
+        return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
 
-    def make_step(self, name: str) -> feed.Step:
-        """The step of the objective `name`, a pure function."""
+    def make_step(self, name: str, **changes: Any) -> feed.Step:
+        """The step of the objective `name`, a pure function. changes: to the objective's settings; they may be traced."""
         config = self.config
+        objective = objectives.build(name, {**config.objective, **changes})
         return step_lib.make_step(
-            *self.networks, objectives.build(name, config.objective), self.optimizers, self.replicas,
+            *self.networks, objective, self.optimizers, self.replicas,
             update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
             mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
+            decoder_updates=config.objective.decoder_updates,
         )  # fmt: skip
 
     def make_feed(self, start: int) -> feed.Feed:
@@ -87,20 +85,13 @@ class Run:
         return {name: self.calibrate(*params[name], images, key) for name in weights}
 
     def draw_pictures(self, state: state_lib.State, statistics: calibrate.Statistics, reporter: Reporter) -> None:
-        """Fixed-seed samples, and held-out images beside their reconstructions, as PNG and in TensorBoard."""
+        """What drawing.py draws, with the averaged weights, as PNG and in TensorBoard."""
         step = int(state.step)
-        side = max(2, min(8, PICTURE_SIDE // self.config.data.size))
         trained = model.Model.create(
             self.config, state.encoder.ema, state.decoder.ema, statistics,
-            step=step, weights="ema", batch_size=min(side**2, self.config.batch_size),
+            step=step, weights="ema", batch_size=min(64, self.config.batch_size),
         )  # fmt: skip
-        rows = np.linspace(0, len(self.splits.test) - 1, min(side**2 // 2, len(self.splits.test))).astype(int)
-        images = np.asarray(self.splits.test[rows])
-        drawn = {
-            "samples": pictures.grid(trained.sample(side**2)),
-            "reconstructions": pictures.pairs(images / 255.0, trained.reconstruct(images), side // 2),
-        }
-        for name, image in drawn.items():
+        for name, image in drawing.draw(trained, self.splits.test).items():
             pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
             reporter.picture(name, image, step)
 
@@ -118,7 +109,7 @@ class Run:
         """curves.png of everything in metrics.jsonl."""
         records = pictures.read_records(self.workdir / "metrics.jsonl")
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
-        pictures.curves(records, self.workdir / "curves.png", margin)
+        plots.curves(records, self.workdir / "curves.png", margin)
 
     def advice_on_non_finite(self) -> str:
         """What to try after numbers ran away."""

@@ -48,9 +48,9 @@ def create(
     encoder: nn.Module,
     decoder: nn.Module,
     optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
 ) -> State:
-    """A fresh state. key: a typed key. image_shape: (height, width, channels)."""
+    """A fresh state. key: a typed key. image_shape: (height, width, channels), or (2,)."""
     key_encoder, key_decoder, key_train = jax.random.split(key, 3)
     encoder, decoder = encoder.clone(axis_name=None), decoder.clone(axis_name=None)  # no device axis here
     params_e = encoder.init(key_encoder, jnp.zeros((1, *image_shape)))["params"]

@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 from tensorboardX.proto import event_pb2
 
-from introvae_jax import pictures
+from introvae_jax import pictures, plots
 from introvae_jax.training import logging, tensorboard
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
@@ -112,6 +112,6 @@ def test_grids_and_pairs_put_images_where_they_belong():
 
 def test_curves_are_drawn_from_records(tmp_path):
     records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0} for s in (1, 2, 3)]
-    pictures.curves(records, tmp_path / "curves.png", margin=30.0)
+    plots.curves(records, tmp_path / "curves.png", margin=30.0)
     assert Image.open(tmp_path / "curves.png").size == (1100, 700)
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]

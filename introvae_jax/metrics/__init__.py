@@ -1,0 +1,1 @@
+"""Figures of merit: how far a model is from its data."""

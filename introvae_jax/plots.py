@@ -1,0 +1,60 @@
+"""Plots that a run leaves behind as PNG files: its curves, and what a model of a 2-D density has learnt."""
+
+from collections.abc import Mapping, Sequence
+import os
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+from PIL import Image
+
+from introvae_jax import disk
+
+
+def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None) -> None:
+    """Plots losses and adversarial health over steps into a PNG. margin: drawn as a line, if any."""
+    panels = {
+        "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
+        "reconstruction (half squared error)": ("loss_rec",),
+        "active share of the hinges, or exp(ELBO)": (
+            "hinge_rec_active",
+            "hinge_fake_active",
+            "exp_elbo_rec",
+            "exp_elbo_fake",
+        ),
+        "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
+    }
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for name in names:
+            points = [(r["step"], r[name]) for r in records if name in r]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name)
+        if title.startswith("KL") and margin is not None:
+            axes.axhline(margin, color="grey", linestyle=":", label="margin")
+        if title.startswith(("gradient", "reconstruction")):
+            axes.set_yscale("log")
+        axes.set(title=title, xlabel="step")
+        if axes.lines:
+            axes.legend()
+    with disk.whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def points(panels: Mapping[str, np.ndarray], reach: float) -> Image.Image:
+    """Panels side by side: points [N, 2] as dots, densities [S, S] (rows from y = -reach up) as colours.
+
+    reach: each shows the square from -reach to reach.
+    """
+    figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, (title, array) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+        if array.shape[1] == 2:
+            axes.plot(array[:, 0], array[:, 1], ",", color="black", alpha=0.5)
+        else:
+            axes.imshow(array, origin="lower", extent=(-reach, reach, -reach, reach), cmap="viridis")
+        axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=(), yticks=(), aspect="equal")
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
