@@ -38,9 +38,9 @@ _OBJECTIVES = flags.DEFINE_list("objectives", ["vae", "introvae", "soft_introvae
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Another number of steps.")
 _SEARCH = flags.DEFINE_bool("search", False, "Tries IntroVAE's beta and margin instead.")
-_BETAS = flags.DEFINE_list("betas", ["5", "20", "80"], "search: weights of the reconstruction term.")
-_MARGINS = flags.DEFINE_list("margins", ["2", "4", "6", "8"], "search: margins in nats.")
-_ALPHAS = flags.DEFINE_list("alphas", ["0.25"], "search: alpha, and alpha_d with it.")
+_BETAS = flags.DEFINE_list("betas", ["5", "15"], "search: weights of the reconstruction term.")
+_MARGINS = flags.DEFINE_list("margins", ["1.5", "2.5", "3.5"], "search: margins in nats.")
+_ALPHAS = flags.DEFINE_list("alphas", ["1"], "search: alpha, and alpha_d with it.")
 
 TRUE_POINTS, POINTS = 4_000_000, 100_000
 ROWS = 100  # the purpose that a step's choice of points is drawn with
@@ -118,19 +118,21 @@ def draw(run: Run, states: state_lib.State, num: int) -> np.ndarray:
 
 
 def search(name: str, score: Callable[[np.ndarray], density2d.Scores]) -> None:
-    """IntroVAE under each beta, alpha and margin, two seeds, all in one program; a line each."""
+    """IntroVAE under each beta, alpha and margin and every seed, all in one program; a line each."""
     options = (map(float, option.value) for option in (_BETAS, _ALPHAS, _MARGINS))
-    beta, alpha, margin, seeds = (np.float32(v) for v in zip(*itertools.product(*options, (0, 1)), strict=True))
+    beta, alpha, margin, seeds = (
+        np.float32(v) for v in zip(*itertools.product(*options, range(_SEEDS.value)), strict=True)
+    )
     run, since = make_run(f"{name},introvae,{_JOB.value}"), time.perf_counter()
     states = train(run, np.int32(seeds), beta=beta, alpha=alpha, alpha_d=alpha, margin=margin)
     found = [score(points) for points in draw(run, states, POINTS)]
     print(f"{name}: {len(found)} runs in {time.perf_counter() - since:.0f} s", flush=True)
-    for i in range(0, len(found), 2):
-        kls, jsds = ([getattr(one, field) for one in found[i : i + 2]] for field in ("kl", "jsd"))
+    for i in range(0, len(found), _SEEDS.value):
+        figures = _mean_and_range(found[i : i + _SEEDS.value])
         print(
-            f"beta {beta[i]:g} alpha {alpha[i]:g} margin {margin[i]:g}: "
-            f"kl {kls[0]:.3f} {kls[1]:.3f}, jsd {jsds[0]:.3f} {jsds[1]:.3f}", flush=True,
-        )  # fmt: skip
+            f"beta {beta[i]:g} alpha {alpha[i]:g} margin {margin[i]:g}: kl {figures['kl']}, jsd {figures['jsd']}",
+            flush=True,
+        )
 
 
 def _mean_and_range(runs: list[density2d.Scores]) -> dict[str, list[float]]:

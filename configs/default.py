@@ -67,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     log = config.log = ml_collections.ConfigDict()
     log.every = 100  # steps between lines in metrics.jsonl, TensorBoard and the terminal
+    log.stop_on_collapse = False  # end a run whose reconstructions have become one image for all
     log.pictures_every = 1_000  # steps between picture grids
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()

@@ -29,8 +29,9 @@ MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.t
 
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
-    "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS, "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES),
-    "objective.hinge": HINGES, "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
+    "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS,
+    "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES), "objective.hinge": HINGES,
+    "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
     "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
@@ -47,7 +48,7 @@ _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
     "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",
-    "model.channels", "model.expand_equal", "model.remat", "optim.decay_steps",
+    "model.channels", "model.expand_equal", "model.remat", "log.stop_on_collapse", "optim.decay_steps",
 )  # fmt: skip
 
 

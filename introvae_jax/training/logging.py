@@ -96,8 +96,8 @@ class Reporter:
             self._seconds += time.perf_counter() - self._since
             self._since = None
 
-    def report(self) -> None:
-        """Writes the means of all terms since the last report, up to the first non-finite one.
+    def report(self) -> dict[str, float]:
+        """Writes and returns the means of all terms since the last report, up to the first non-finite one.
 
         Raises NonFinite, naming that one's step and term.
         """
@@ -106,11 +106,13 @@ class Reporter:
         self._pending.clear()
         found = _first_non_finite(steps)
         good = [(step, terms) for step, terms in steps if found is None or step < found[0]]
-        if good and self._enabled:
-            self._write(self._means(good))
+        record = self._means(good) if good else {}
+        if record and self._enabled:
+            self._write(record)
         if found is not None:
             step, name, value = found
             raise NonFinite(f"{name} is {value} at step {step}")
+        return record
 
     def _means(self, steps: list[tuple[int, Terms]]) -> dict[str, float]:
         last = steps[-1][0]

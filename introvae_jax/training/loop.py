@@ -15,10 +15,15 @@ from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.training import parallel
 from introvae_jax.training.checkpoint import Checkpoints
+from introvae_jax.training.health import Health
 from introvae_jax.training.logging import NonFinite, Reporter
 from introvae_jax.training.run import Run
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+
+
+class Collapsed(Exception):
+    """The run is past help and its config asks to stop then."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
@@ -49,6 +54,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
             stop = stack.enter_context(StopRequest())
             _introduce(reporter, run, state)
             _loop(run, state, checkpoints, reporter, stop)
+    except Collapsed as error:
+        raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {_last(checkpoints)}") from error
     except NonFinite as error:
         raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
     except OSError as error:
@@ -57,6 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
     config, step, leads = run.config, int(state.step), jax.process_index() == 0
+    health = Health(run.facts())
     feed, name, compiled, last = run.make_feed(step), "", set(), False
     while not last:
         due = "vae" if step < config.objective.warmup_steps else config.objective.name
@@ -74,7 +82,11 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
         saves = last or step % config.checkpoint.every == 0
         draws = last or step % config.log.pictures_every == 0
         if saves or draws or step % config.log.every == 0:
-            reporter.report()  # before saving: a state with non-finite numbers is never saved
+            record = reporter.report()  # before saving: a state with non-finite numbers is never saved
+            for advice in health.advise(record):
+                reporter.say(f"step {step}: {advice}")
+            if health.has_collapsed and config.log.stop_on_collapse:
+                raise Collapsed(f"collapsed before step {step}")
         if saves or draws:
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
             if draws and leads:

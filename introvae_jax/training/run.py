@@ -16,7 +16,10 @@ from introvae_jax.data import source
 from introvae_jax.training import calibrate, drawing, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
+from introvae_jax.training.health import Facts
 from introvae_jax.training.logging import Reporter
+
+FACTS_BATCHES = 16  # of images behind the error of the mean image
 
 
 @dataclasses.dataclass
@@ -54,7 +57,7 @@ class Run:
         return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
 
     def make_step(self, name: str, **changes: Any) -> feed.Step:
-        """The step of the objective `name`, a pure function. changes: to the objective's settings; they may be traced."""
+        """The step of the objective `name`, a pure function. changes: of the objective's settings, traced if you like."""
         config = self.config
         objective = objectives.build(name, {**config.objective, **changes})
         return step_lib.make_step(
@@ -94,6 +97,12 @@ class Run:
         for name, image in drawing.draw(trained, self.splits.test).items():
             pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
             reporter.picture(name, image, step)
+
+    def facts(self) -> Facts:
+        """What the rules on a sick run need to know of it."""
+        some = np.concatenate([self.splits.train[rows] for rows in self._calibration_rows[:FACTS_BATCHES]])
+        x = some / np.float64(255) if some.dtype == np.uint8 else np.float64(some)
+        return Facts(self.config.objective.to_dict(), constant_error=float(0.5 * x.var(axis=0).sum()))
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint says about the run it belongs to."""

@@ -1,0 +1,132 @@
+"""Is a run sick, and what helps? One rule for each illness; docs/troubleshooting.md shows what they look like.
+
+Rules look at the records of metrics.jsonl, means over an interval of the log. A rule speaks when it holds for
+PERSISTENCE records in a row, and again only after it had ceased to hold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+Record = Mapping[str, float]
+
+PERSISTENCE = 3  # records
+PATIENCE = 10  # records until a run should have learnt anything at all
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the rules know of a run. objective: `config.objective`. constant_error: loss_rec of the mean image."""
+
+    objective: Mapping[str, Any]
+    constant_error: float
+
+
+def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
+    """Reconstructions are no better than one image for all, though they had been."""
+    error, best = records[-1]["loss_rec"], min(record["loss_rec"] for record in records)
+    if error > 0.9 * facts.constant_error and best < 0.7 * facts.constant_error:
+        return (
+            f"collapsed: loss_rec {error:.3g} is that of the mean image ({facts.constant_error:.3g}), it had been "
+            f"{best:.3g}. Raise beta, or lower alpha_d and the margin; go back to a checkpoint from before"
+        )
+    return None
+
+
+def learns_nothing(records: Sequence[Record], facts: Facts) -> str | None:
+    """Reconstructions have never been better than one image for all."""
+    best = min(record["loss_rec"] for record in records)
+    if len(records) >= PATIENCE and best > 0.9 * facts.constant_error:
+        return (
+            f"nothing learnt yet: loss_rec {best:.3g} is that of the mean image ({facts.constant_error:.3g}). Raise "
+            "beta or the learning rate, or begin with objective.warmup_steps"
+        )
+    return None
+
+
+def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
+    """Generated images are pushed far beyond the margin and the decoder cannot follow."""
+    last, margin = records[-1], facts.objective["margin"]
+    if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
+        return None
+    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin:
+        return None
+    return (
+        f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
+        f"{margin:g} and both hinges are off. Lower the margin to a few nats above kl_real ({last['kl_real']:.0f}), "
+        "raise alpha_d or beta, or lower the learning rate"
+    )
+
+
+def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
+    """Real images lie beyond the margin, so that nothing sets generated ones apart from them."""
+    last, margin = records[-1], facts.objective["margin"]
+    if "hinge_rec_active" not in last or last["kl_real"] <= margin:
+        return None
+    return (
+        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:g}), so generated images are "
+        "not told from real ones. Raise the margin to a few nats above kl_real, or lower beta"
+    )
+
+
+def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
+    """Samples lie closer to the prior than real images although the encoder pushes at all times."""
+    last = records[-1]
+    if "hinge_fake_active" not in last or last["hinge_fake_active"] < 0.99 or last["kl_fake"] > 0.5 * last["kl_real"]:
+        return None
+    return (
+        f"the encoder cannot hold samples off: kl_fake {last['kl_fake']:.1f} is far below kl_real "
+        f"({last['kl_real']:.1f}) with the hinge always active. Raise alpha, lower alpha_d, or normalise "
+        "(model.norm = 'batch')"
+    )
+
+
+def negative_gap(records: Sequence[Record], facts: Facts) -> str | None:
+    """Soft-IntroVAE: generated images are nearer to the prior than real ones."""
+    last = records[-1]
+    if "exp_elbo_rec" not in last or last["kl_gap"] > -0.05 * last["kl_real"]:
+        return None
+    return (
+        f"the gap is negative ({last['kl_gap']:+.1f}): generated images are not held off, samples do not improve. "
+        f"Lower beta_neg ({facts.objective['beta_neg']:g}): while exp(ELBO) is 0 the encoder feels no pull"
+    )
+
+
+def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
+    """Reconstructions have become much worse than they had been, short of a collapse."""
+    error, best = records[-1]["loss_rec"], min(record["loss_rec"] for record in records)
+    if error < 2 * best or collapsed(records, facts):
+        return None
+    return (
+        f"reconstructions get worse: loss_rec {error:.3g}, it had been {best:.3g}. Raise beta, or lower alpha, "
+        "alpha_d or the learning rate"
+    )
+
+
+RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
+    collapsed, learns_nothing, encoder_wins, margin_too_low, decoder_wins, negative_gap, reconstruction_lost,
+)  # fmt: skip
+
+
+class Health:
+    """Follows a run record by record."""
+
+    def __init__(self, facts: Facts):
+        self._facts, self._records = facts, []
+        self._held = dict.fromkeys(RULES, 0)
+
+    def advise(self, record: Record) -> list[str]:
+        """What to tell the user after one more record: a line for each rule that has just come true for good."""
+        self._records.append(record)
+        lines = []
+        for rule in RULES:
+            text = rule(self._records, self._facts)
+            self._held[rule] = self._held[rule] + 1 if text else 0
+            if self._held[rule] == PERSISTENCE:
+                lines.append(text)
+        return lines
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the run is past help without going back."""
+        return self._held[collapsed] >= PERSISTENCE

@@ -1,0 +1,74 @@
+"""Each rule on a sick run speaks when it should, once, and is silent about healthy ones."""
+
+import pytest
+
+from introvae_jax.training import health
+from introvae_jax.training.health import PATIENCE, PERSISTENCE, Facts, Health
+
+FACTS = Facts({"margin": 25.0, "beta_neg": 256.0}, constant_error=26.0)
+WARM_UP = {"loss_rec": 12.0, "kl_real": 14.0}
+HEALTHY = {
+    "loss_rec": 11.5, "kl_real": 20.0, "kl_rec": 25.6, "kl_fake": 24.4, "kl_gap": 5.0,
+    "hinge_rec_active": 0.45, "hinge_fake_active": 0.6,
+}  # fmt: skip
+SOFT = {"loss_rec": 11.5, "kl_real": 14.0, "kl_rec": 25.0, "kl_fake": 24.0, "kl_gap": 10.5,
+        "exp_elbo_rec": 0.001, "exp_elbo_fake": 0.01}  # fmt: skip
+AGE = {"loss_rec": 15.0, "kl_real": 1.5, "kl_fake": 1.9, "kl_gap": 0.4}
+
+SICK = {
+    health.collapsed: (HEALTHY, {"loss_rec": 26.5, "kl_real": 0.1}, "26.5 is that of the mean image"),
+    health.encoder_wins: (HEALTHY, {"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0, "kl_fake": 80.0},
+                          "kl_rec 90 and kl_fake 80 are far above the margin 25"),
+    health.margin_too_low: (HEALTHY, {"kl_real": 30.0}, "kl_real 30.0 lies above it (25)"),
+    health.decoder_wins: (HEALTHY, {"hinge_fake_active": 1.0, "kl_fake": 2.0}, "kl_fake 2.0 is far below kl_real"),
+    health.negative_gap: (SOFT, {"kl_gap": -3.0}, "Lower beta_neg (256)"),
+    health.reconstruction_lost: (HEALTHY, {"loss_rec": 23.2}, "loss_rec 23.2, it had been 11.5"),
+}  # fmt: skip
+
+
+def advice(records):
+    doctor = Health(FACTS)
+    return [doctor.advise(record) for record in records]
+
+
+@pytest.mark.parametrize("healthy", [HEALTHY, SOFT, AGE, WARM_UP])
+def test_a_healthy_run_is_left_alone(healthy):
+    assert advice([WARM_UP] * 5 + [healthy] * 30) == [[]] * 35
+
+
+@pytest.mark.parametrize("rule", SICK)
+def test_a_rule_speaks_once_when_its_illness_persists(rule):
+    healthy, change, words = SICK[rule]
+    given = advice([healthy] * 5 + [healthy | change] * 10)
+    assert given[: 4 + PERSISTENCE] == [[]] * (4 + PERSISTENCE)
+    (line,) = given[4 + PERSISTENCE]
+    assert words in line
+    assert given[5 + PERSISTENCE :] == [[]] * (10 - PERSISTENCE)
+
+
+@pytest.mark.parametrize("rule", SICK)
+def test_a_short_attack_is_passed_over_and_a_relapse_is_told(rule):
+    healthy, change, _ = SICK[rule]
+    sick = healthy | change
+    attack = [healthy] * 5 + [sick] * (PERSISTENCE - 1) + [healthy]
+    assert not any(advice(attack * 3))
+    relapse = [healthy] * 5 + [sick] * PERSISTENCE
+    assert sum(map(len, advice(relapse * 2))) == 2
+
+
+def test_every_rule_has_a_case():
+    assert {*SICK, health.learns_nothing} == set(health.RULES)
+
+
+def test_a_run_that_never_learns_is_told_after_a_while():
+    given = advice([{"loss_rec": 27.0, "kl_real": 0.1}] * (PATIENCE + PERSISTENCE))
+    assert given.index(next(filter(None, given))) == PATIENCE + PERSISTENCE - 2
+    assert "nothing learnt yet" in sum(given, [])[0]
+
+
+def test_only_a_collapse_is_past_help():
+    for rule, (healthy, change, _) in SICK.items():
+        doctor = Health(FACTS)
+        for record in [healthy] * 5 + [healthy | change] * PERSISTENCE:
+            doctor.advise(record)
+        assert doctor.has_collapsed == (rule is health.collapsed)
