@@ -6,17 +6,17 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import digits
+from configs import digits, toy2d
 import introvae_jax
 from introvae_jax import model, pictures
 from introvae_jax.errors import UserError
 from introvae_jax.training import loop
 
 
-def tiny(norm):
-    config = digits.get_config()
+def tiny(norm, objective="introvae"):
+    config = digits.get_config(objective)
     config.steps, config.batch_size = 6, 8
-    config.objective.warmup_steps = 3
+    config.objective.warmup_steps = 0 if objective == "age" else 3
     config.model.channels, config.model.z_dim, config.model.norm = (8, 8, 8), 5, norm
     config.checkpoint.every, config.checkpoint.calibration_batches = 3, 2
     return config
@@ -90,6 +90,47 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
 def test_networks_without_batch_norm_are_stored_and_restored_too(tmp_path):
     loop.train(tiny("group"), tmp_path / "run")
     assert introvae_jax.load(tmp_path / "run").sample(2).shape == (2, 32, 32, 1)
+
+
+@pytest.mark.parametrize("objective", ["soft_introvae", "age"])
+def test_the_other_objectives_train_and_sample_by_the_same_commands(objective, tmp_path):
+    loop.train(tiny("batch", objective), tmp_path / "run")
+    trained = introvae_jax.load(tmp_path / "run")
+    images = trained.sample(2)
+    assert images.shape == trained.reconstruct(images).shape == (2, 32, 32, 1)
+    if objective == "age":  # latents are directions: their length does not matter
+        z = trained.latents([0, 1])
+        np.testing.assert_allclose(trained.decode(3 * z), trained.decode(z), atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(trained.encode(images)[0], axis=1), 1, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def points_workdir(tmp_path_factory):
+    config = toy2d.get_config("rings,introvae")
+    config.steps, config.objective.warmup_steps, config.model.width = 20, 10, 16
+    config.checkpoint.every = config.log.pictures_every = config.log.every = 10
+    path = tmp_path_factory.mktemp("points") / "run"
+    loop.train(config, path)
+    return path
+
+
+def test_a_model_of_points(points_workdir, run_command, tmp_path):
+    trained = introvae_jax.load(points_workdir)
+    points = trained.sample(100)
+    assert points.shape == (100, 2)
+    assert points.min() < 0  # not clipped as images are
+    assert trained.encode(points)[0].shape == (100, 2)
+    assert Image.open(points_workdir / "pictures/density_0000020.png").width > 1000
+    for name in ("points.png", "points.csv"):
+        result = run_command(
+            "introvae_jax.sample", f"--workdir={points_workdir}", f"--out={tmp_path}/{name}", "--num=9"
+        )
+        assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "points.csv", delimiter=",", skiprows=1), points[:9], atol=1e-5)
+    for args, words in ((["--mode=reconstruct", "--images=x"], "a model of points"), (["--out=x"], "NAME.csv")):
+        result = run_command("introvae_jax.sample", f"--workdir={points_workdir}", *args)
+        assert result.returncode == 1
+        assert words in result.stderr
 
 
 def test_slerp_keeps_to_the_sphere_and_hits_the_ends():

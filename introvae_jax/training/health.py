@@ -53,7 +53,7 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
         return None
     return (
         f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
-        f"{margin:g} and both hinges are off. Lower the margin to a few nats above kl_real ({last['kl_real']:.0f}), "
+        f"{margin:g} and both hinges are off. Lower the margin to a few nats above where kl_real settles in a VAE, "
         "raise alpha_d or beta, or lower the learning rate"
     )
 

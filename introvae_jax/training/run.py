@@ -57,7 +57,7 @@ class Run:
         return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
 
     def make_step(self, name: str, **changes: Any) -> feed.Step:
-        """The step of the objective `name`, a pure function. changes: of the objective's settings, traced if you like."""
+        """The step of the objective `name`, a pure function. changes: of the objective's settings; may be traced."""
         config = self.config
         objective = objectives.build(name, {**config.objective, **changes})
         return step_lib.make_step(
