@@ -26,6 +26,7 @@ from introvae_jax import errors, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.metrics import density2d
+from introvae_jax.objectives.introvae import HINGES
 from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
@@ -40,6 +41,7 @@ _STEPS = flags.DEFINE_integer("steps", None, "Another number of steps.")
 _SEARCH = flags.DEFINE_bool("search", False, "Tries IntroVAE's beta and margin instead.")
 _BETAS = flags.DEFINE_list("betas", ["5", "15"], "search: weights of the reconstruction term.")
 _MARGINS = flags.DEFINE_list("margins", ["1.5", "2.5", "3.5"], "search: margins in nats.")
+_HINGE = flags.DEFINE_enum("hinge", "batch", HINGES, "search: hinge of the mean, or mean of hinges.")
 _ALPHAS = flags.DEFINE_list("alphas", ["1"], "search: alpha, and alpha_d with it.")
 
 TRUE_POINTS, POINTS = 4_000_000, 100_000
@@ -124,6 +126,7 @@ def search(name: str, score: Callable[[np.ndarray], density2d.Scores]) -> None:
         np.float32(v) for v in zip(*itertools.product(*options, range(_SEEDS.value)), strict=True)
     )
     run, since = make_run(f"{name},introvae,{_JOB.value}"), time.perf_counter()
+    run.config.objective.hinge = _HINGE.value
     states = train(run, np.int32(seeds), beta=beta, alpha=alpha, alpha_d=alpha, margin=margin)
     found = [score(points) for points in draw(run, states, POINTS)]
     print(f"{name}: {len(found)} runs in {time.perf_counter() - since:.0f} s", flush=True)
