@@ -16,15 +16,15 @@ from introvae_jax.objectives import presets
 
 # beta, margin in nats, alpha and alpha_d of IntroVAE.
 INTROVAE = {
-    "8gaussians": (20.0, 4.0, 0.25, 0.25),
-    "2spirals": (20.0, 4.0, 0.25, 0.25),
-    "checkerboard": (20.0, 4.0, 0.25, 0.25),
-    "rings": (20.0, 4.0, 0.25, 0.25),
+    "8gaussians": (10.0, 3.0, 1.0, 1.0),
+    "2spirals": (5.0, 3.5, 1.0, 1.0),
+    "checkerboard": (2.0, 3.5, 1.0, 1.0),
+    "rings": (4.0, 4.0, 1.0, 1.0),
 }
 
 JOBS = {
     "small": {
-        "steps": 6_000, "batch_size": 256, "model.width": 128, "model.depth": 3, "objective.warmup_steps": 1_000,
+        "steps": 4_000, "batch_size": 256, "model.width": 128, "model.depth": 3, "objective.warmup_steps": 800,
         "optim.learning_rate": 1e-3, "optim.schedule": "cosine",
     },
     "published": {

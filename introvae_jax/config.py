@@ -30,7 +30,7 @@ MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.t
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
     "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS,
-    "model.dtype": DTYPES, "objective.name": tuple(OBJECTIVES), "objective.hinge": HINGES,
+    "model.dtype": DTYPES, "objective.name": OBJECTIVES, "objective.hinge": HINGES,
     "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
