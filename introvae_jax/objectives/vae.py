@@ -1,4 +1,4 @@
-"""The variational autoencoder: IntroVAE with alpha = alpha_d = 0, and its warm-up."""
+"""The variational autoencoder, also the warm-up of the others; with beta_kl = 1 it is IntroVAE without alphas."""
 
 import dataclasses
 

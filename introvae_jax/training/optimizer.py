@@ -14,6 +14,11 @@ def schedule(name: str, *, learning_rate: float, steps: int, decay_steps: tuple[
     return optax.constant_schedule(learning_rate)
 
 
+def every(updates: int, rate: optax.Schedule) -> optax.Schedule:
+    """`rate` for a network that is updated `updates` times a step: optimizers count updates, rates go by steps."""
+    return lambda count: rate(count // updates)
+
+
 def create(rate: optax.Schedule, *, beta1: float, beta2: float, clip_norm: float) -> optax.GradientTransformation:
     """Adam (Kingma and Ba 2015, arXiv 1412.6980) behind clipping by global norm; clip_norm 0 means none."""
     adam = optax.adam(rate, b1=beta1, b2=beta2)

@@ -41,11 +41,9 @@ class Run:
             config.optim.schedule, learning_rate=config.optim.learning_rate,
             steps=config.steps, decay_steps=config.optim.decay_steps,
         )  # fmt: skip
-        self.optimizers = (
-            optimizer.create(
-                rate, beta1=config.optim.beta1, beta2=config.optim.beta2, clip_norm=config.optim.clip_norm
-            ),
-        ) * 2
+        options = {"beta1": config.optim.beta1, "beta2": config.optim.beta2, "clip_norm": config.optim.clip_norm}
+        decoder_rate = optimizer.every(config.objective.decoder_updates, rate)
+        self.optimizers = optimizer.create(rate, **options), optimizer.create(decoder_rate, **options)
         self.calibrate = calibrate.make_calibrator(*self.networks)
         count = config.checkpoint.calibration_batches * config.batch_size
         order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class

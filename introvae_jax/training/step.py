@@ -79,7 +79,8 @@ def make_step(
     update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
     "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share
     their forward passes once compiled; tests/training/test_compiled.py counts.
-    decoder_updates: of the decoder for each of the encoder, every one on new samples of the prior.
+    decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
+    further one on new ones.
     """
 
     def encode(params, x):
