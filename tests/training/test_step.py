@@ -178,6 +178,25 @@ def test_update_orders_differ_in_the_decoder_alone_after_one_step():
     assert max(np.abs(a - b).max() for a, b in zip(*pairs, strict=True)) > 0
 
 
+def test_update_orders_differ_by_what_the_two_encoders_say_of_generated_images():
+    """Algorithm 1 encodes them again with the updated encoder: the decoder's KL terms differ by that alone."""
+    weight, settings = 0.6, {"alpha": 0.7, "beta": BETA}
+    (_, batch, (e0, d0), (e1, d1)), (*_, (e2, d2)) = (
+        linear_setup(order, **settings, alpha_d=weight) for order in step_lib.UPDATE_ORDERS
+    )
+    np.testing.assert_array_equal(e1, e2)
+    mu, logvar = numpy_encode(e0, batch.x)
+    latents = (mu + np.exp(logvar / 2) * batch.eps, batch.zp)
+
+    def pull(judge):
+        return finite_differences(lambda d: sum(numpy_kl(judge, z @ d) for z in latents), d0)
+
+    np.testing.assert_allclose(d2 - d1, weight * (pull(e1) - pull(e0)), rtol=1e-3, atol=2e-4)
+    assert np.abs(d2 - d1).max() > 1e-2
+    (*_, (_, d3)), (*_, (_, d4)) = (linear_setup(order, **settings) for order in step_lib.UPDATE_ORDERS)
+    np.testing.assert_array_equal(d3, d4)  # no KL terms, no difference
+
+
 def test_noise_is_drawn_for_the_global_batch():
     state = state_lib.create(jax.random.key(3), LinearEncoder(), LinearDecoder(), (optax.sgd(1.0),) * 2, (2, 2, 1))
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 2, 2, 1), dtype=np.uint8)
