@@ -16,8 +16,12 @@ class SoftIntroVAE:
     beta: weight of the reconstruction term. beta_kl: weight of the KL of real images for the encoder and of
     generated ones for the decoder. beta_neg: weight of the KL inside the encoder's exponentials.
     gamma: the share of beta with which the decoder reconstructs generated images; 0 spares it two passes.
-    All are scaled by s, one over the number of values in an image. As everywhere here, a generated image is a
-    constant to the encoder, also as the target of its own reconstruction.
+    s is one over the number of values in an image. As everywhere here, a generated image is a constant to the
+    encoder, also as the target of its own reconstruction.
+
+    Both losses are the published ones divided by s, which Adam does not see, so that they are in nats as a VAE's:
+    published ones follow a warm-up as a VAE with gradients a thousand times smaller than Adam's second moments
+    remember, and nothing moves for ten thousand steps.
     """
 
     beta: float
@@ -28,7 +32,7 @@ class SoftIntroVAE:
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
-        """The ELBO of real images, and 1/4 of exp(2 ELBO) of each kind of generated ones."""
+        """The negative ELBO of real images, and 1 / (4 s) of exp(2 s ELBO) of each kind of generated ones."""
         s = _scale(batch.x)
         mu, logvar = encode(batch.x)
         z = terms.reparameterize(mu, logvar, batch.eps)
@@ -36,7 +40,7 @@ class SoftIntroVAE:
         kl_real, loss_rec = mean(terms.kl(mu, logvar)), mean(terms.reconstruction(batch.x, rec))
 
         def exp_elbo(image: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """exp(2 ELBO) averaged, in [0, 1], and the KL averaged."""
+            """exp(2 s ELBO) averaged, in [0, 1], and the KL averaged."""
             image = jax.lax.stop_gradient(image)
             mu, logvar = encode(image)
             kl, copy = terms.kl(mu, logvar), decode(terms.reparameterize(mu, logvar, eps))
@@ -45,7 +49,7 @@ class SoftIntroVAE:
 
         exp_elbo_rec, kl_rec = exp_elbo(rec, batch.eps_rec)
         exp_elbo_fake, kl_fake = exp_elbo(fake, batch.eps_fake)
-        loss = s * (self.beta * loss_rec + self.beta_kl * kl_real) + 0.25 * (exp_elbo_rec + exp_elbo_fake)
+        loss = self.beta * loss_rec + self.beta_kl * kl_real + 0.25 / s * (exp_elbo_rec + exp_elbo_fake)
         return loss, (z, {
             "kl_real": kl_real, "kl_rec": kl_rec, "kl_fake": kl_fake,
             "kl_gap": 0.5 * (kl_rec + kl_fake) - kl_real, "loss_rec": loss_rec,
@@ -71,7 +75,7 @@ class SoftIntroVAE:
         _, kl_fake, error_fake = of_generated(batch.zp, batch.eps_fake)
         loss = self.beta * mean(terms.reconstruction(batch.x, rec)) + 0.5 * self.beta_kl * (kl_rec + kl_fake)
         loss += 0.5 * self.gamma * self.beta * (error_rec + error_fake)
-        return _scale(batch.x) * loss, {}
+        return loss, {}
 
 
 def _scale(x: jax.Array) -> float:

@@ -78,11 +78,11 @@ def introvae_decoder(d, z, frozen, s, b):
 def soft_introvae_encoder(e, frozen, s, b):
     e0, d0 = frozen
     ae = error(b.x, layers(d0, latents(e, b.x, b.eps))).mean()
-    loss = (s["beta"] * ae + s["beta_kl"] * kl(e, b.x).mean()) / VALUES
+    loss = s["beta"] * ae + s["beta_kl"] * kl(e, b.x).mean()  # the published loss divided by s = 1 / VALUES
     for latent, eps in ((latents(e0, b.x, b.eps), b.eps_rec), (b.zp, b.eps_fake)):
         image = layers(d0, latent)
         again = error(image, layers(d0, latents(e, image, eps)))
-        loss += np.exp(-2 / VALUES * (s["beta"] * again + s["beta_neg"] * kl(e, image))).mean() / 4
+        loss += np.exp(-2 / VALUES * (s["beta"] * again + s["beta_neg"] * kl(e, image))).mean() / 4 * VALUES
     return loss
 
 
@@ -93,7 +93,7 @@ def soft_introvae_decoder(d, z, frozen, s, b):
         image = layers(d0, latent)
         again = error(image, layers(d, latents(judge, image, eps))).mean()
         loss += s["beta_kl"] / 2 * kl(judge, layers(d, latent)).mean() + s["gamma"] / 2 * s["beta"] * again
-    return loss / VALUES
+    return loss
 
 
 def age_latents(e, x):

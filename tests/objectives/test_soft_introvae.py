@@ -66,9 +66,9 @@ def test_losses_and_terms_by_hand(gamma):
     close(terms, {"kl_real": KL_REAL, "kl_rec": KL_REC, "kl_fake": KL_FAKE, "loss_rec": AE,
                   "kl_gap": (KL_REC + KL_FAKE) / 2 - KL_REAL, "exp_elbo_rec": exp_rec,
                   "exp_elbo_fake": exp_fake})  # fmt: skip
-    np.testing.assert_allclose(loss_e, (0.5 * AE + 0.7 * KL_REAL) / 2 + (exp_rec + exp_fake) / 4, rtol=1e-5)
+    np.testing.assert_allclose(loss_e, 0.5 * AE + 0.7 * KL_REAL + (exp_rec + exp_fake) / 4 * 2, rtol=1e-5)
     of_generated = 0.35 * (KL_REC + KL_FAKE) + gamma / 2 * 0.5 * (1 + 1.5)
-    np.testing.assert_allclose(loss_d, (0.5 * AE + of_generated) / 2, rtol=1e-5)
+    np.testing.assert_allclose(loss_d, 0.5 * AE + of_generated, rtol=1e-5)
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def test_real_images_move_the_encoder_as_in_a_vae():
 
         return jax.jit(jax.grad(loss))(e)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 4, rtol=1e-5, atol=1e-6),
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=4e-6),
                  gradient("soft_introvae"), gradient("vae"))  # fmt: skip
 
 
@@ -133,9 +133,9 @@ def test_the_decoder_reconstructs_generated_images_from_constant_latents():
             mu, logvar = encode(e, image)
             pull += 0.5 * jnp.sum((decode(moved, mu + jnp.exp(logvar / 2) * eps) - image) ** 2) / 8
         real = 0.5 * jnp.sum((decode(moved, z) - batch.x) ** 2) / 8
-        return 0.25 * 0.5 * (real + 3.0 * pull)
+        return 0.5 * (real + 3.0 * pull)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=4e-5),
                  gradient(lambda x: x, beta_kl=0.0), jax.grad(by_hand)(d))  # fmt: skip
 
 
