@@ -3,6 +3,7 @@
     python -m introvae_jax.main --config=configs/digits.py
     python -m introvae_jax.main --config=configs/digits.py:soft_introvae
 
+AGE's settings are its published ones, and a start: after hundreds of steps its digits are no digits yet.
 About five minutes on two CPU cores; docs/digits.md tells how the settings were found, and
 benchmarks/digits_quality.py scores what comes out.
 """
@@ -38,6 +39,7 @@ def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
         config.objective.update_order = "alternating"
         config.objective.warmup_steps = 0
         config.objective.decoder_updates = 2
+        config.objective.match_z = 1_000 / config.model.z_dim
         config.optim.beta1 = 0.5
     config.optim.learning_rate = 1e-3
     config.optim.ema_decay = 0.99

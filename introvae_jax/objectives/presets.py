@@ -17,10 +17,11 @@ AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over 
 The paper alternates the updates (algorithm 1). The released code takes both losses from one forward
 pass and updates the encoder in place before the decoder's backward pass; "simultaneous" is that
 without the in-place change. Both hinge the batch's mean KL in their code; the paper's text leaves it open.
-Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's gradient through the reconstruction that is to be reconstructed once
-more; its paper and this project treat it as a constant. AGE's code draws new samples for each of its
-decoder's steps, here the first takes the encoder's. AGE's code puts the variance where its paper has
-the standard deviation in the KL of the batch; here it is the paper's.
+Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's
+gradient through the reconstruction that is to be reconstructed once more; its paper and this project treat
+it as a constant. AGE's code draws new samples for each of its decoder's steps, here the first takes the
+encoder's. It puts the variance where its paper has the standard deviation in the KL of the batch; here it
+is the paper's.
 """
 
 from collections.abc import Mapping
