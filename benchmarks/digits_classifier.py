@@ -16,6 +16,7 @@ import optax
 from introvae_jax.data import digits
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 3_000, 64, 2e-3
+CONFIDENT = 0.9
 MAX_SHIFT, MAX_ROTATION, MAX_SCALE = 2.0, 0.2, 0.1  # pixels, radians, relative
 
 
@@ -80,6 +81,21 @@ def train(seed: int = 0) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
 
     accuracy = float(np.mean(probabilities(images[test]).argmax(1) == labels[test]))
     return probabilities, accuracy
+
+
+def verdict(probabilities: np.ndarray) -> dict[str, float]:
+    """What class probabilities [N, 10] of samples say.
+
+    recognised: share named with a probability over CONFIDENT. entropy of the named classes, in nats; log 10 = 2.303
+    when all are equally frequent. rarest: share of the rarest class, 0.1 then.
+    """
+    shares = np.bincount(probabilities.argmax(1), minlength=10) / len(probabilities)
+    present = shares[shares > 0]
+    return {
+        "recognised": float(np.mean(probabilities.max(1) > CONFIDENT)),
+        "entropy": float(-np.sum(present * np.log(present))),
+        "rarest": float(shares.min()),
+    }
 
 
 if __name__ == "__main__":

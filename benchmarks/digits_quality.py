@@ -30,7 +30,7 @@ from introvae_jax.training import loop
 
 _OUT = flags.DEFINE_string("out", "runs/digits_quality", "Folder of the runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-NUM_SAMPLES, CONFIDENT, NEEDED_ACCURACY = 2_000, 0.9, 0.97
+NUM_SAMPLES, NEEDED_ACCURACY = 2_000, 0.97
 COLUMNS = ("recognised", "entropy", "rarest", "distance", "PSNR", "same digit")
 
 
@@ -73,15 +73,8 @@ def score_run(name: str, seed: int, judge: Callable[[np.ndarray], np.ndarray]) -
 
 def score_images(images: np.ndarray, judge: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
     """What can be said of images [N, 32, 32, 1] in [0, 1] without knowing where they come from."""
-    probabilities = judge(images)
-    shares = np.bincount(probabilities.argmax(1), minlength=10) / len(images)
-    present = shares[shares > 0]
-    return {
-        "recognised": float(np.mean(probabilities.max(1) > CONFIDENT)),
-        "entropy": float(-np.sum(present * np.log(present))),
-        "rarest": float(shares.min()),
-        "distance": float(np.median(nearest_training_distance(images))),
-    }
+    distance = float(np.median(nearest_training_distance(images)))
+    return {**digits_classifier.verdict(judge(images)), "distance": distance}
 
 
 def nearest_training_distance(images: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
     python -m introvae_jax.main --config=configs/digits.py
     python -m introvae_jax.main --config=configs/digits.py:soft_introvae
 
-AGE's settings are its published ones, and a start: after hundreds of steps its digits are no digits yet.
 About five minutes on two CPU cores; docs/digits.md tells how the settings were found, and
-benchmarks/digits_quality.py scores what comes out.
+benchmarks/digits_quality.py scores what comes out. AGE's settings are its published ones, and no more than a
+start: after hundreds of steps its digits are no digits yet.
 """
 
 import ml_collections
