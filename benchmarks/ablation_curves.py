@@ -35,7 +35,7 @@ def main(_) -> None:
         column[1].set(ylim=(5, 200), yscale="log", xlabel="step")
     figure.axes[0].set_ylabel("KL (nats)")
     figure.axes[0].legend(fontsize="small")
-    figure.axes[1].set_ylabel("loss_rec")
+    figure.axes[len(shown)].set_ylabel("loss_rec")
     with disk.whole_file(_TO.value) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
 

@@ -49,7 +49,7 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     last, margin = records[-1], facts.objective["margin"]
     if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
         return None
-    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin:
+    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin or last["kl_gap"] < 0:
         return None
     return (
         f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "

@@ -56,6 +56,13 @@ def test_a_short_attack_is_passed_over_and_a_relapse_is_told(rule):
     assert sum(map(len, advice(relapse * 2))) == 2
 
 
+def test_real_images_beyond_the_margin_are_one_illness_and_not_two():
+    beyond = HEALTHY | {"kl_real": 50.0, "kl_rec": 50.0, "kl_fake": 46.0, "kl_gap": -2.0,
+                        "hinge_rec_active": 0.0, "hinge_fake_active": 0.0}  # fmt: skip
+    (line,) = sum(advice([HEALTHY] * 5 + [beyond] * 9), [])  # noqa: RUF017
+    assert "the margin is too low" in line
+
+
 def test_every_rule_has_a_case():
     assert {*SICK, health.learns_nothing} == set(health.RULES)
 
