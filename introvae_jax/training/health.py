@@ -61,7 +61,7 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
 def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
     """Real images lie beyond the margin, so that nothing sets generated ones apart from them."""
     last, margin = records[-1], facts.objective["margin"]
-    if "hinge_rec_active" not in last or last["kl_real"] <= margin:
+    if "hinge_rec_active" not in last or last["kl_real"] <= margin or last["hinge_rec_active"] > 0.2:
         return None
     return (
         f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:g}), so generated images are "

@@ -19,7 +19,7 @@ SICK = {
     health.collapsed: (HEALTHY, {"loss_rec": 26.5, "kl_real": 0.1}, "26.5 is that of the mean image"),
     health.encoder_wins: (HEALTHY, {"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0,
                                     "kl_fake": 80.0}, "kl_rec 90 and kl_fake 80 are far above the margin 25"),
-    health.margin_too_low: (HEALTHY, {"kl_real": 30.0}, "kl_real 30.0 lies above it (25)"),
+    health.margin_too_low: (HEALTHY, {"kl_real": 30.0, "hinge_rec_active": 0.0}, "kl_real 30.0 lies above it (25)"),
     health.decoder_wins: (HEALTHY, {"hinge_fake_active": 1.0, "kl_fake": 2.0}, "kl_fake 2.0 is far below kl_real"),
     health.negative_gap: (SOFT, {"kl_gap": -3.0}, "Lower beta_neg (256)"),
     health.reconstruction_lost: (HEALTHY, {"loss_rec": 23.2}, "loss_rec 23.2, it had been 11.5"),
@@ -31,7 +31,10 @@ def advice(records):
     return [doctor.advise(record) for record in records]
 
 
-@pytest.mark.parametrize("healthy", [HEALTHY, SOFT, AGE, WARM_UP])
+AT_THE_MARGIN = HEALTHY | {"kl_real": 25.2, "kl_rec": 25.0, "kl_fake": 25.1, "kl_gap": -0.1}  # and the hinges pull
+
+
+@pytest.mark.parametrize("healthy", [HEALTHY, AT_THE_MARGIN, SOFT, AGE, WARM_UP])
 def test_a_healthy_run_is_left_alone(healthy):
     assert advice([WARM_UP] * 5 + [healthy] * 30) == [[]] * 35
 
