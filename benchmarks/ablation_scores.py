@@ -40,6 +40,8 @@ def main(_) -> None:
     rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for workdir in sorted(path.parent for path in out.glob("*/checkpoints")):
         name = workdir.name.rpartition("_")[0]
+        if name in ablation_variants.SICK:
+            continue
         steps = Checkpoints(workdir).steps()
         wanted = {"steps": config.steps, "time": round(config.steps / costs[name])}
         for equal, step in wanted.items():

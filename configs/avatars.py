@@ -34,8 +34,6 @@ def get_config(argument: str = "64") -> ml_collections.ConfigDict:
     config.model.remat = size == 1024
     config.objective.beta = 2.0 * min(64 / size, 1) ** 2
     config.objective.margin = 70.0
-    config.objective.alpha_d = 0.5
-    config.objective.warmup_steps = 2_000
     config.optim.learning_rate = 5e-4
     config.log.pictures_every = 2_000
     return config

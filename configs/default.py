@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective = config.objective = ml_collections.ConfigDict()
     objective.name = "introvae"  # "introvae", "vae", "soft_introvae" or "age"
     objective.alpha = 0.25  # weight of the encoder's hinges (introvae)
-    objective.alpha_d = 0.25  # weight of the decoder's KL terms (introvae)
+    objective.alpha_d = 0.5  # weight of the decoder's KL terms (introvae)
     objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels (not age)
     objective.beta_kl = 1.0  # weight of the KL in the ELBO (vae, soft_introvae)
     objective.beta_neg = 256.0  # weight of the KL in exp(ELBO) of generated images (soft_introvae)
@@ -54,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective.hinge = "batch"  # "batch" (hinge of the mean) or "sample" (mean of hinges) (introvae)
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
     objective.decoder_updates = 1  # of the decoder for each of the encoder, on new samples
-    objective.warmup_steps = 0  # first steps, trained as a plain VAE
+    objective.warmup_steps = 2_000  # first steps, trained as a plain VAE
 
     optim = config.optim = ml_collections.ConfigDict()
     optim.learning_rate = 2e-4  # Adam, both networks

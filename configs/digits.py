@@ -28,7 +28,6 @@ def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
     config.model.z_dim = 32
     config.objective.beta = 3.0
     config.objective.margin = 25.0
-    config.objective.alpha_d = 0.5
     config.objective.update_order = "simultaneous"
     config.objective.warmup_steps = 500
     if argument == "soft_introvae":

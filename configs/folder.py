@@ -18,5 +18,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 32
     config.data.mirror = True
     config.objective.beta = 2.0
-    config.objective.warmup_steps = 2_000
     return config

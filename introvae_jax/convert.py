@@ -79,7 +79,8 @@ def convert(
     needed = _needed(found, family)
     if config is None:
         config = _default_config()
-        config.update_from_flattened_dict({**needed, "objective.name": family})
+        # Weights that were trained to the end would lose by a warm-up.
+        config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
     config_lib.validate(config)
     _require_agreement(config, needed, weights)
     converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
