@@ -10,9 +10,8 @@ import pytest
 
 from configs import default
 import introvae_jax
-from introvae_jax import convert
 from introvae_jax.errors import UserError
-from introvae_jax.released import mapping, torch_file
+from introvae_jax.released import conversion, mapping, torch_file
 from introvae_jax.training import loop
 from introvae_jax.training.checkpoint import Checkpoints
 
@@ -42,9 +41,9 @@ def check_like_torch(workdir, expected):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_torch(name, saved, tmp_path):
-    config, told = convert.convert(saved / f"{name}.pth", tmp_path / "run", family=NETWORKS[name])
+    config, told = conversion.convert(saved / f"{name}.pth", tmp_path / "run", family=NETWORKS[name])
     check_like_torch(tmp_path / "run", np.load(saved / f"{name}.npz"))
-    assert config.model.block_norm == convert.BLOCK_NORM[NETWORKS[name]]
+    assert config.model.block_norm == conversion.BLOCK_NORM[NETWORKS[name]]
     assert config.model.expand_equal == name.endswith("expand")
     assert config.objective.name == NETWORKS[name]
     assert "z 5, channels 4" in told
@@ -63,12 +62,12 @@ def _variables(path):
 
 
 def test_the_oldest_and_least_plain_form_all_the_way(saved, tmp_path):
-    convert.convert(saved / "introvae_nested_module_legacy.pth", tmp_path / "run")
+    conversion.convert(saved / "introvae_nested_module_legacy.pth", tmp_path / "run")
     check_like_torch(tmp_path / "run", np.load(saved / "introvae.npz"))
 
 
 def test_the_family_matters_and_the_arrays_do_not_tell(saved, tmp_path):
-    convert.convert(saved / "introvae.pth", tmp_path / "run", family="soft_introvae")
+    conversion.convert(saved / "introvae.pth", tmp_path / "run", family="soft_introvae")
     expected = np.load(saved / "introvae.npz")
     images = introvae_jax.load(tmp_path / "run").decode(expected["z"])
     assert np.abs(images - np.clip(expected["images"], 0, 1)).max() > 0.01
@@ -181,21 +180,21 @@ def test_a_config_that_does_not_fit_is_told_key_by_key(saved, tmp_path):
         (_config(block_norm="branch"), r"config.model.block_norm = 'branch', and 'sum' in the file"),
     ):
         with pytest.raises(UserError, match=told):
-            convert.convert(saved / "introvae.pth", tmp_path / "run", config=config)
+            conversion.convert(saved / "introvae.pth", tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
 
 
 def test_outside_the_repository_a_config_is_needed(saved, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "configs", None)
     with pytest.raises(UserError, match=r"configs/default.py is not here: run this in the repository's folder, or"):
-        convert.convert(saved / "introvae.pth", tmp_path / "run")
+        conversion.convert(saved / "introvae.pth", tmp_path / "run")
 
 
 def test_the_main_job_goes_on_from_the_weights(saved, tmp_path, image_folder):
     weights, workdir, config = saved / "introvae.pth", tmp_path / "run", _config()
     config.steps, config.batch_size, config.data.path = 2, 4, str(image_folder)
     config.checkpoint.calibration_batches, config.objective.name = 1, "vae"  # which compiles fast
-    convert.convert(weights, workdir, config=config)
+    conversion.convert(weights, workdir, config=config)
     stored = Checkpoints(workdir).restore_run(0)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert stored["converted_from"] == {"file": "introvae.pth", "sha256": digest, "family": "introvae"}
@@ -211,7 +210,7 @@ def test_the_main_job_goes_on_from_the_weights(saved, tmp_path, image_folder):
         # Adam moves no parameter by more than about its rate, and only from the released ones.
         assert 0 < max(jax.tree.leaves(change)) < 2.5 * 2 * config.optim.learning_rate
     with pytest.raises(UserError, match=r"has checkpoints already \(step 2\); choose another --workdir"):
-        convert.convert(weights, workdir, config=config)
+        conversion.convert(weights, workdir, config=config)
 
 
 def test_the_command(saved, tmp_path, run_command):

@@ -1,0 +1,134 @@
+"""A released file -> a work directory whose checkpoint of step 0 has its weights."""
+
+import hashlib
+import os
+import pathlib
+import shlex
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from introvae_jax import config as config_lib
+from introvae_jax import disk, errors, model
+from introvae_jax.data import source
+from introvae_jax.released import mapping, torch_file
+from introvae_jax.training import parallel, run, state
+from introvae_jax.training.checkpoint import Checkpoints
+
+BLOCK_NORM = {"introvae": "sum", "soft_introvae": "branch"}
+DEFAULT = "configs/default.py"
+
+
+def convert(
+    weights: str | os.PathLike,
+    workdir: str | os.PathLike,
+    *,
+    family: str = "introvae",
+    config: ConfigDict | None = None,
+) -> tuple[ConfigDict, str]:
+    """Writes a work directory with the weights; gives the config of its checkpoint, and what was found in a line.
+
+    family: "introvae" or "soft_introvae". config: the default one with the sizes found, without one.
+    Raises UserError if the file is not what it should be, does not fit `config`, or the directory is in use.
+    """
+    weights, workdir = disk.expand(weights), disk.expand(workdir)
+    _refuse_used(workdir)
+    named = mapping.named_arrays(torch_file.read(weights), str(weights))
+    found = mapping.structure(named, str(weights))
+    needed = _needed(found, family)
+    if config is None:
+        config = default_config()
+        # Weights that were trained to the end would lose by a warm-up.
+        config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
+    config_lib.validate(config)
+    _require_agreement(config, needed, weights)
+    converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
+    try:
+        write(config, converted, workdir, {"file": weights.name, "sha256": _sha256(weights), "family": family})
+    except OSError as error:
+        raise errors.UserError(f"--workdir={workdir}: {error.strerror or error}") from error
+    return config, _describe(found, family, converted)
+
+
+def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, origin: dict[str, str]) -> None:
+    """A checkpoint of step 0 in `workdir`: the weights, also as their own average, and fresh optimizers.
+
+    converted: as `mapping.variables` gives it. origin: what the run's record says about the file.
+    """
+    no_images = np.zeros((1, *model.example_shape(config)), np.uint8)  # nothing below looks at them
+    training = run.Run(config, workdir, source.Splits(no_images, no_images, identity=""), parallel.replicas())
+
+    @jax.jit  # which leaves out the drawing of weights that are replaced
+    def begin(params: dict[str, Any]) -> state.State:
+        players = zip(("encoder", "decoder"), training.optimizers, strict=True)
+        return training.fresh_state().replace(**{name: state.Player.create(params[name], opt) for name, opt in players})
+
+    begun = begin({name: part["params"] for name, part in converted.items()})
+    # The running averages know no kinds of pass: they saw real, reconstructed and sampled images alike.
+    stats = {name: part["batch_stats"] for name, part in converted.items()}
+    statistics = {"encoder": stats["encoder"], "decoder": stats["decoder"], "decoder_rec": stats["decoder"]}
+    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+    checkpoints.save(
+        0, begun, {"ema": statistics, "raw": statistics},
+        training.record() | {"converted_from": origin},
+    )  # fmt: skip
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def _refuse_used(workdir: pathlib.Path) -> None:
+    if (workdir / "checkpoints").is_dir() and (steps := Checkpoints(workdir).steps()):
+        raise errors.UserError(f"{workdir}: has checkpoints already (step {steps[-1]}); choose another --workdir")
+
+
+def _needed(found: mapping.Structure, family: str) -> dict[str, Any]:
+    """What the config must say about networks like these."""
+    return {
+        "data.size": found.image_size, "data.channels": found.image_channels, "model.network": "residual",
+        "model.channels": found.channels, "model.z_dim": found.z_dim, "model.prior": "normal",
+        "model.norm": "batch", "model.block_norm": BLOCK_NORM[family], "model.expand_equal": found.expand_equal,
+    }  # fmt: skip
+
+
+def default_config() -> ConfigDict:
+    """That of configs/default.py. Raises UserError where there is none."""
+    try:
+        from configs import default
+    except ImportError as error:
+        raise errors.UserError(
+            f"{DEFAULT} is not here: run this in the repository's folder, or name a file with --config"
+        ) from error
+    return default.get_config()
+
+
+def _require_agreement(config: ConfigDict, needed: dict[str, Any], weights: pathlib.Path) -> None:
+    there = config_lib.flatten(config)
+    wrong = {key: value for key, value in needed.items() if there[key] != value}
+    if wrong:
+        told = "; ".join(f"config.{key} = {there[key]!r}, and {value!r} in the file" for key, value in wrong.items())
+        raise errors.UserError(
+            f"{weights}: another network than the config has ({told}). Choose the experiment and --family that fit, "
+            f"or add {shlex.join(flag(key, value) for key, value in wrong.items())}"
+        )
+
+
+def _describe(found: mapping.Structure, family: str, converted: dict[str, Any]) -> str:
+    count = {name: sum(x.size for x in jax.tree.leaves(part["params"])) for name, part in converted.items()}
+    extra = " (1x1 convolutions between equal ones)" if found.expand_equal else ""
+    return (
+        f"{family}, {found.image_size}x{found.image_size}x{found.image_channels}, z {found.z_dim}, "
+        f"channels {' '.join(map(str, found.channels))}{extra}; "
+        f"encoder {count['encoder']:,} and decoder {count['decoder']:,} parameters"
+    )
+
+
+def flag(key: str, value: Any) -> str:
+    """As it stands on a command line."""
+    return f"--config.{key}={value}"
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
