@@ -20,6 +20,7 @@ from benchmarks import ablation_variants
 from introvae_jax import errors
 from introvae_jax.data import source
 from introvae_jax.training import loop, parallel
+from introvae_jax.training.logging import NonFinite
 from introvae_jax.training.run import Run
 
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")
@@ -32,6 +33,9 @@ TIMED_STEPS, ROUNDS = 10, 5
 def main(_) -> None:
     out = pathlib.Path(_OUT.value).expanduser() / _ON.value
     names = _ONLY.value or [*ablation_variants.CHANGES, *ablation_variants.OBJECTIVES]
+    for name in names:
+        if name not in ablation_variants.ALL:
+            raise errors.UserError(f"--only={name}: must be of {', '.join(ablation_variants.ALL)}")
     costs = relative_costs(names, out / "costs.json")
     for seed in map(int, _SEEDS.value):
         for name in names:
@@ -62,6 +66,8 @@ def train(name: str, seed: int, cost: float, out: pathlib.Path) -> None:
     try:
         loop.train(config_of(name, seed, cost), workdir)
     except errors.UserError as error:
+        if not isinstance(error.__cause__, NonFinite):
+            raise
         failed.write_text(str(error), encoding="utf-8")
     print(f"{workdir}: {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
     jax.clear_caches()  # some hundred programs otherwise pile up

@@ -31,6 +31,8 @@ NUM_SAMPLES, NUM_SWD = 2_000, 500
 
 def main(_) -> None:
     out = pathlib.Path(_OUT.value).expanduser() / _ON.value
+    if not (out / "costs.json").is_file():
+        raise errors.UserError(f"{out}: no runs there; benchmarks.ablation trains them")
     costs = json.loads((out / "costs.json").read_text(encoding="utf-8"))
     config = ablation_variants.config(_ON.value, "base")
     judge, splits = _Judge(_ON.value), source.open_splits(config.data)

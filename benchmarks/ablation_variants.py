@@ -31,10 +31,6 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
     "soft_introvae": {
         "objective.name": "soft_introvae", "objective.beta": 2.0, "objective.update_order": "alternating",
     },
-    "age": {
-        "objective.name": "age", "model.prior": "sphere", "objective.warmup_steps": 0, "optim.beta1": 0.5,
-        "objective.update_order": "alternating", "objective.decoder_updates": 2,
-    },
 }  # fmt: skip
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "base": {},

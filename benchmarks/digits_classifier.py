@@ -1,4 +1,4 @@
-"""A small classifier of the embedded digits, the judge of benchmarks/digits_quality.py.
+"""A small classifier of the embedded digits, the judge of digits_quality and ablation_scores.
 
     python -m benchmarks.digits_classifier
 

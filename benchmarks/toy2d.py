@@ -35,7 +35,7 @@ from introvae_jax.training.run import Run
 _OUT = flags.DEFINE_string("out", "runs/toy2d", "Folder of pictures.")
 _JOB = flags.DEFINE_enum("job", "small", sorted(toy2d.JOBS), "Sizes and steps.")
 _DENSITIES = flags.DEFINE_list("densities", list(DENSITIES), "The densities.")
-_OBJECTIVES = flags.DEFINE_list("objectives", ["vae", "introvae", "soft_introvae"], "The objectives.")
+_OBJECTIVES = flags.DEFINE_list("objectives", toy2d.OBJECTIVES, "The objectives.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Another number of steps.")
 _SEARCH = flags.DEFINE_bool("search", False, "Tries IntroVAE's beta and margin instead.")
@@ -49,6 +49,10 @@ ROWS = 100  # the purpose that a step's choice of points is drawn with
 
 
 def main(_) -> None:
+    for names, known in ((_DENSITIES.value, DENSITIES), (_OBJECTIVES.value, toy2d.OBJECTIVES)):
+        for name in names:
+            if name not in known:
+                raise errors.UserError(f"{name}: must be one of {', '.join(known)}")
     cells = {}
     for name in _DENSITIES.value:
         density = DENSITIES[name]
@@ -104,7 +108,7 @@ def train(run: Run, seeds: np.ndarray, **settings: np.ndarray) -> state_lib.Stat
     @jax.jit
     @jax.vmap
     def whole(seed, changes):
-        warmup = config.objective.warmup_steps
+        warmup = min(config.objective.warmup_steps, config.steps)
         state = state_lib.create(jax.random.key(seed), *run.networks, run.optimizers, shape)
         state = steps(state, warmup, "vae", **{key: changes[key] for key in changes if key == "beta"})
         return steps(state, config.steps - warmup, config.objective.name, **changes)

@@ -20,7 +20,7 @@ from introvae_jax.objectives import presets
 
 def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
     if argument not in ("introvae", *presets.CIFAR10):
-        raise ValueError(f"cifar10.py:{argument}: introvae, {' or '.join(presets.CIFAR10)}")
+        raise ValueError(f"cifar10.py:{argument}: one of introvae, {', '.join(presets.CIFAR10)}")
     config = default.get_config()
     config.steps = 300_000
     config.batch_size = 32

@@ -11,9 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 16  # images per step, over all devices
 
     data = config.data = ml_collections.ConfigDict()
-    data.source = (
-        "folder"  # "digits" (embedded MNIST subset), "folder", "tfds" (of introvae_jax.prepare), "density" (2-D)
-    )
+    data.source = "folder"  # "digits" (embedded), "folder", "tfds" (of introvae_jax.prepare) or "density" (2-D)
     data.path = ""  # folder: a folder or archive of images; tfds: where data sets are kept, "" for TFDS's place
     data.name = ""  # tfds: "celeb_a_hq/256"; density: "8gaussians", "2spirals", "checkerboard" or "rings"
     data.size = 64  # height and width in pixels, a power of two from 16 to 1024
@@ -53,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective.margin = 110.0  # m, the KL in nats up to which generated images are pushed (introvae)
     objective.hinge = "batch"  # "batch" (hinge of the mean) or "sample" (mean of hinges) (introvae)
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
-    objective.decoder_updates = 1  # of the decoder for each of the encoder, on new samples
+    objective.decoder_updates = 1  # of the decoder (and its EMA) for each of the encoder, in the warm-up too
     objective.warmup_steps = 2_000  # first steps, trained as a plain VAE
 
     optim = config.optim = ml_collections.ConfigDict()

@@ -14,6 +14,8 @@ import ml_collections
 from configs import default
 from introvae_jax.objectives import presets
 
+OBJECTIVES = ("vae", "introvae", "soft_introvae")
+
 # beta, margin in nats, alpha and alpha_d of IntroVAE.
 INTROVAE = {
     "8gaussians": (10.0, 3.0, 1.0, 1.0),
@@ -35,12 +37,12 @@ JOBS = {
 
 
 def get_config(argument: str = "8gaussians") -> ml_collections.ConfigDict:
-    density, objective, job = (*argument.split(","), "", "")[:3]
+    density, objective, job, *more = *argument.split(","), "", ""
     objective, job = objective or "introvae", job or "small"
-    if density not in INTROVAE or objective not in ("introvae", "soft_introvae", "vae") or job not in JOBS:
+    if density not in INTROVAE or objective not in OBJECTIVES or job not in JOBS or any(more):
         raise ValueError(
             f"toy2d.py:{argument}: DENSITY,OBJECTIVE,JOB, the last two if you like; densities are "
-            f"{', '.join(INTROVAE)}, objectives introvae, soft_introvae, vae, jobs {', '.join(JOBS)}"
+            f"{', '.join(INTROVAE)}, objectives {', '.join(OBJECTIVES)}, jobs {', '.join(JOBS)}"
         )
     config = default.get_config()
     config.update_from_flattened_dict(JOBS[job])

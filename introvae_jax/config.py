@@ -122,7 +122,7 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
                 f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
     age = values["objective.name"] == "age"
     require((values["model.prior"] == "sphere") == age, "model.prior",
-            "'sphere' for objective.name = 'age', 'normal' for the others")  # fmt: skip
+            "'sphere' for objective.name = 'age', 'normal' for the others (configs/digits.py:age sets it)")  # fmt: skip
     if age:
         require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
 

@@ -102,7 +102,7 @@ class Model:
         return self._in_batches(encode, images.astype(np.float32))
 
     def decode(self, z: np.ndarray, *, posterior: bool = False) -> np.ndarray:
-        """Images float32 [N, H, W, C], clipped to [0, 1], of latents [N, z_dim].
+        """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
 
         posterior: whether the latents come from images (`encode`) rather than from the prior.
         """

@@ -28,13 +28,17 @@ _NUM = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first sample; the next has the next one.", lower_bound=0)
 _SEEDS = flags.DEFINE_list("seeds", None, "interpolate: the two seeds to go between, for instance 3,7.")
 _IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder of images, or files after commas.")
-_OUT = flags.DEFINE_string("out", None, "A folder for single PNGs, or NAME.png for one picture, the default.")
+_OUT = flags.DEFINE_string(
+    "out", None, "A folder for single PNGs, or NAME.png for one picture, the default; NAME.csv for points."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes speed and memory only.", lower_bound=1)
 
 
 def main(_) -> None:
     """Makes the picture or pictures that the flags ask for."""
     trained = model.load(_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value)
+    if len(trained.image_shape) == 1 and _MODE.value != "sample":
+        raise errors.UserError(f"--mode={_MODE.value}: {_WORKDIR.value} is a model of points; it has --mode=sample")
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[_MODE.value]
     out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, f"{_MODE.value}.png")).expanduser()
     try:
@@ -52,6 +56,8 @@ def _sample(trained: model.Model, out: pathlib.Path) -> None:
     if _is_picture(out):
         pictures.save(pictures.grid(trained.sample(num, first)), out)
         return
+    if out.suffix.lower() == ".csv":
+        raise errors.UserError(f"--out={out}: a folder or NAME.png; numbers are for models of points")
     for start in range(first, first + num, trained.batch_size):
         size = min(trained.batch_size, first + num - start)
         for seed, image in enumerate(pictures.to_uint8(trained.sample(size, start)), start):
@@ -112,8 +118,6 @@ def _two_seeds(words: list[str]) -> list[int]:
 
 def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
-    if len(trained.image_shape) == 1:
-        raise errors.UserError(f"--workdir={_WORKDIR.value}: a model of points; --mode=sample is what it has")
     if not _IMAGES.value:
         raise errors.UserError(f"--mode={_MODE.value} needs --images=DIR, a folder of images, or files after commas")
     form = files.open_places(_IMAGES.value)

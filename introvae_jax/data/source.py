@@ -19,7 +19,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """Images uint8 [len(indices), S, S, C]."""
+        """Images uint8 [len(indices), S, S, C], or points float32 [len(indices), 2]."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,9 @@ An objective is a frozen dataclass (its fields are the keys of `config.objective
 
 encode: images -> (mu, logvar). decode: latents -> images. mean: [B, ...] -> [...], the mean over the
 GLOBAL batch. z: the latents of the real images, handed on so that they are encoded once.
-terms: scalars by name, for the log. The step differentiates the first loss with respect to the
-encoder's parameters and the second with respect to the decoder's, nothing else.
+terms: scalars by name, for the log; "loss_rec", half the squared error, is always one of them. The step
+differentiates the first loss with respect to the encoder's parameters and the second with respect to the
+decoder's, nothing else.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ Terms = dict[str, jax.Array]
 class Batch(struct.PyTreeNode):
     """One step's randomness, drawn once.
 
-    x: real images [B, H, W, C] in [0, 1]. eps: noise of the reparameterisation [B, Z].
+    x: real images [B, H, W, C] in [0, 1], or points [B, 2]. eps: noise of the reparameterisation [B, Z].
     zp: latents from the prior N(0, I) [B, Z]. eps_rec, eps_fake: noise for the latents of reconstructed
     and of sampled images [B, Z]. What an objective does not use is not drawn once compiled.
     """

@@ -35,7 +35,8 @@ import ml_collections
 class Preset:
     """objective, optim: values for these parts of the config. batch_size in images.
 
-    warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then.
+    warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then, which may be
+    later than a config's last step.
     """
 
     objective: Mapping[str, Any]

@@ -42,6 +42,8 @@ def convert(
         config = default_config()
         # Weights that were trained to the end would lose by a warm-up.
         config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
+    if config.objective.name == "age" or config.data.source == "density":
+        raise errors.UserError(f"{weights}: image networks of IntroVAE or Soft-IntroVAE; --config is of another kind")
     config_lib.validate(config)
     _require_agreement(config, needed, weights)
     converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))

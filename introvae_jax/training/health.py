@@ -1,6 +1,6 @@
 """Is a run sick, and what helps? One rule for each illness; docs/troubleshooting.md shows what they look like.
 
-Rules look at the records of metrics.jsonl, means over an interval of the log. A rule speaks when it holds for
+Rules look at the records of metrics.jsonl, means since the record before. A rule speaks when it holds for
 PERSISTENCE records in a row, and again only after it had ceased to hold.
 """
 
@@ -13,6 +13,14 @@ Record = Mapping[str, float]
 PERSISTENCE = 3  # records
 PATIENCE = 10  # records until a run should have learnt anything at all
 
+# What makes an objective's reconstructions better.
+REMEDIES = {
+    "introvae": "raise beta, or lower alpha_d, the margin or the learning rate",
+    "vae": "raise beta, or lower the learning rate",
+    "soft_introvae": "raise beta, or lower the learning rate",
+    "age": "raise match_x, or lower the learning rate",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -21,6 +29,10 @@ class Facts:
     objective: Mapping[str, Any]
     constant_error: float
 
+    @property
+    def remedy(self) -> str:
+        return REMEDIES.get(self.objective["name"], "lower the learning rate")
+
 
 def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
     """Reconstructions are no better than one image for all, though they had been."""
@@ -28,7 +40,7 @@ def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
     if error > 0.9 * facts.constant_error and best < 0.7 * facts.constant_error:
         return (
             f"collapsed: loss_rec {error:.3g} is that of the mean image ({facts.constant_error:.3g}), it had been "
-            f"{best:.3g}. Raise beta, or lower alpha_d and the margin; go back to a checkpoint from before"
+            f"{best:.3g}. In another --workdir {facts.remedy}"
         )
     return None
 
@@ -36,10 +48,11 @@ def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
 def learns_nothing(records: Sequence[Record], facts: Facts) -> str | None:
     """Reconstructions have never been better than one image for all."""
     best = min(record["loss_rec"] for record in records)
-    if len(records) >= PATIENCE and best > 0.9 * facts.constant_error:
+    if len(records) >= PATIENCE and best > 0.9 * facts.constant_error > 0:
+        warm_up = "" if facts.objective["name"] == "age" else ", or begin with more objective.warmup_steps"
         return (
-            f"nothing learnt yet: loss_rec {best:.3g} is that of the mean image ({facts.constant_error:.3g}). Raise "
-            "beta or the learning rate, or begin with objective.warmup_steps"
+            f"nothing learnt yet: loss_rec {best:.3g} is that of the mean image ({facts.constant_error:.3g}). It may "
+            f"help to {facts.remedy}{warm_up}"
         )
     return None
 
@@ -49,7 +62,7 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     last, margin = records[-1], facts.objective["margin"]
     if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
         return None
-    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin or last["kl_gap"] < 0:
+    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin or last["kl_real"] > margin:
         return None
     return (
         f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
@@ -72,7 +85,9 @@ def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
 def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     """Samples lie closer to the prior than real images although the encoder pushes at all times."""
     last = records[-1]
-    if "hinge_fake_active" not in last or last["hinge_fake_active"] < 0.99 or last["kl_fake"] > 0.5 * last["kl_real"]:
+    if "hinge_fake_active" not in last or last["hinge_fake_active"] < 0.99:
+        return None
+    if last["kl_real"] < 1 or last["kl_fake"] > 0.5 * last["kl_real"]:
         return None
     return (
         f"the encoder cannot hold samples off: kl_fake {last['kl_fake']:.1f} is far below kl_real "
@@ -84,7 +99,9 @@ def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
 def negative_gap(records: Sequence[Record], facts: Facts) -> str | None:
     """Soft-IntroVAE: generated images are nearer to the prior than real ones."""
     last = records[-1]
-    if "exp_elbo_rec" not in last or last["kl_gap"] > -0.05 * last["kl_real"]:
+    if "exp_elbo_rec" not in last or last["kl_real"] < 1 or last["kl_gap"] > -0.05 * last["kl_real"]:
+        return None
+    if last["exp_elbo_fake"] > 0.01:
         return None
     return (
         f"the gap is negative ({last['kl_gap']:+.1f}): generated images are not held off, samples do not improve. "
@@ -97,10 +114,7 @@ def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
     error, best = records[-1]["loss_rec"], min(record["loss_rec"] for record in records)
     if error < 2 * best or collapsed(records, facts):
         return None
-    return (
-        f"reconstructions get worse: loss_rec {error:.3g}, it had been {best:.3g}. Raise beta, or lower alpha, "
-        "alpha_d or the learning rate"
-    )
+    return f"reconstructions get worse: loss_rec {error:.3g}, it had been {best:.3g}. It may help to {facts.remedy}"
 
 
 RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
@@ -109,11 +123,13 @@ RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
 
 
 class Health:
-    """Follows a run record by record."""
+    """Follows a run record by record. before: the records of a run that goes on."""
 
-    def __init__(self, facts: Facts):
+    def __init__(self, facts: Facts, before: Sequence[Record] = ()):
         self._facts, self._records = facts, []
         self._held = dict.fromkeys(RULES, 0)
+        for record in before:
+            self.advise(record)
 
     def advise(self, record: Record) -> list[str]:
         """What to tell the user after one more record: a line for each rule that has just come true for good."""
@@ -130,3 +146,9 @@ class Health:
     def has_collapsed(self) -> bool:
         """Whether the run is past help without going back."""
         return self._held[collapsed] >= PERSISTENCE
+
+    @property
+    def well_until(self) -> int:
+        """The step of the last record before a collapse that still holds, 0 if there is none."""
+        well = self._records[: len(self._records) - self._held[collapsed]]
+        return int(well[-1]["step"]) if well else 0

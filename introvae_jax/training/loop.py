@@ -1,6 +1,7 @@
 """The training loop: from wherever the work directory stands to the last step."""
 
 import contextlib
+import math
 import os
 import pathlib
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import ml_collections
 
 from introvae_jax import config as config_lib
-from introvae_jax import disk
+from introvae_jax import disk, model, pictures
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.training import parallel
@@ -23,7 +24,11 @@ from introvae_jax.training.stop import StopRequest
 
 
 class Collapsed(Exception):
-    """The run is past help and its config asks to stop then."""
+    """The run is past help and its config asks to stop then. well_until: the step up to which it was not."""
+
+    def __init__(self, message: str, well_until: int):
+        super().__init__(message)
+        self.well_until = well_until
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
@@ -55,7 +60,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
             _introduce(reporter, run, state)
             _loop(run, state, checkpoints, reporter, stop)
     except Collapsed as error:
-        raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {_last(checkpoints)}") from error
+        last = _last(checkpoints, error.well_until)
+        raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
     except NonFinite as error:
         raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
     except OSError as error:
@@ -64,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
     config, step, leads = run.config, int(state.step), jax.process_index() == 0
-    health = Health(run.facts())
+    health = Health(run.facts(), pictures.read_records(reporter.records_path) if step else ())
     feed, name, compiled, last = run.make_feed(step), "", set(), False
     while not last:
         due = "vae" if step < config.objective.warmup_steps else config.objective.name
@@ -86,7 +92,7 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
             for advice in health.advise(record):
                 reporter.say(f"step {step}: {advice}")
             if health.has_collapsed and config.log.stop_on_collapse:
-                raise Collapsed(f"collapsed before step {step}")
+                raise Collapsed(f"collapsed before step {step}", health.well_until)
         if saves or draws:
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
             if draws and leads:
@@ -118,9 +124,10 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
     step = checkpoints.steps()[-1]
     stored = checkpoints.restore_run(step)
     config_lib.check_resume(stored["config"], run.config, run.workdir)
+    place = run.config.data.name or run.config.data.path or run.config.data.source
     if stored["data_identity"] not in ("", run.splits.identity):  # converted weights know no images
         raise UserError(
-            f"{run.workdir} was trained on other images than {run.config.data.path!r} holds now. "
+            f"{run.workdir} was trained on other images than {place!r} holds now. "
             "Restore them, or start over in another --workdir"
         )
     return checkpoints.restore_state(step, state)
@@ -147,17 +154,19 @@ def _steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -
 def _introduce(reporter: Reporter, run: Run, state: State) -> None:
     """What is about to be trained, on what, from where."""
     count: Any = parameter_overview.count_parameters
-    data = run.config.data
+    shape = model.example_shape(run.config)
+    kind = f"images of {'x'.join(map(str, shape))}" if len(shape) == 3 else "points"
     reporter.say(
-        f"{run.workdir}: {len(run.splits.train)} training and {len(run.splits.test)} held-out images of "
-        f"{data.size}x{data.size}x{data.channels}; encoder {count(state.encoder.params):,} and decoder "
-        f"{count(state.decoder.params):,} parameters; {run.replicas.count} x {run.replicas.local[0].device_kind}; "
+        f"{run.workdir}: {len(run.splits.train)} training and {len(run.splits.test)} held-out {kind}; "
+        f"encoder {count(state.encoder.params):,} and decoder {count(state.decoder.params):,} parameters; "
+        f"{run.replicas.count} x {run.replicas.local[0].device_kind}; "
         f"{run.config.objective.name} from step {int(state.step)} to {run.config.steps}"
     )
 
 
-def _last(checkpoints: Checkpoints) -> str:
-    steps = checkpoints.steps()
+def _last(checkpoints: Checkpoints, until: float = math.inf) -> str:
+    """The latest checkpoint of a step up to `until`, in words."""
+    steps = [step for step in checkpoints.steps() if step <= until]
     if not steps:
-        return "no checkpoint had been written"
+        return "no checkpoint from before is left" if checkpoints.steps() else "no checkpoint had been written"
     return f"the last good checkpoint is step {steps[-1]} in {checkpoints.directory}"

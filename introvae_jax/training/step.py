@@ -16,7 +16,7 @@ UPDATE_ORDERS = ("alternating", "simultaneous")
 
 # What a key is folded with, so that no two draws of a step share one.
 EPS, PRIOR, MIRROR, CALIBRATION, DEQUANTIZE, EPS_REC, EPS_FAKE = range(7)
-NEXT_PRIOR = 16  # and on, for the decoder's further updates
+NEXT_PRIOR = 16  # plus the number of the decoder's further update
 
 
 def draw_key(state: State, purpose: int) -> jax.Array:
@@ -74,7 +74,7 @@ def make_step(
     dequantize: bool = False,
     decoder_updates: int = 1,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
-    """The pure function (state, images uint8 [B, H, W, C]) -> (state, terms), to be mapped by `replicas`.
+    """The pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms), to be mapped by `replicas`.
 
     update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
     "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share

@@ -5,14 +5,14 @@ import pytest
 from introvae_jax.training import health
 from introvae_jax.training.health import PATIENCE, PERSISTENCE, Facts, Health
 
-FACTS = Facts({"margin": 25.0, "beta_neg": 256.0}, constant_error=26.0)
+FACTS = Facts({"name": "introvae", "margin": 25.0, "beta_neg": 256.0}, constant_error=26.0)
 WARM_UP = {"loss_rec": 12.0, "kl_real": 14.0}
 HEALTHY = {
     "loss_rec": 11.5, "kl_real": 20.0, "kl_rec": 25.6, "kl_fake": 24.4, "kl_gap": 5.0,
     "hinge_rec_active": 0.45, "hinge_fake_active": 0.6,
 }  # fmt: skip
 SOFT = {"loss_rec": 11.5, "kl_real": 14.0, "kl_rec": 25.0, "kl_fake": 24.0, "kl_gap": 10.5,
-        "exp_elbo_rec": 0.001, "exp_elbo_fake": 0.01}  # fmt: skip
+        "exp_elbo_rec": 0.001, "exp_elbo_fake": 0.002}  # fmt: skip
 AGE = {"loss_rec": 15.0, "kl_real": 1.5, "kl_fake": 1.9, "kl_gap": 0.4}
 
 SICK = {
@@ -74,6 +74,31 @@ def test_a_run_that_never_learns_is_told_after_a_while():
     given = advice([{"loss_rec": 27.0, "kl_real": 0.1}] * (PATIENCE + PERSISTENCE))
     assert given.index(next(filter(None, given))) == PATIENCE + PERSISTENCE - 2
     assert "nothing learnt yet" in given[PATIENCE + PERSISTENCE - 2][0]
+
+
+def test_what_no_number_can_be_said_of_is_left_alone():
+    starting = SOFT | {"kl_real": 0.001, "kl_rec": 0.0, "kl_fake": 0.0, "kl_gap": -0.001, "exp_elbo_fake": 0.97}
+    assert not any(advice([starting] * 5))
+    nothing = HEALTHY | {"kl_real": 0.2, "kl_fake": 0.0, "hinge_fake_active": 1.0, "loss_rec": 11.0}
+    assert not any(advice([nothing] * 5))
+
+
+def test_advice_names_what_the_objective_reads():
+    for name, word in (("age", "match_x"), ("soft_introvae", "beta"), ("introvae", "alpha_d")):
+        doctor = Health(Facts({"name": name, "margin": 25.0, "beta_neg": 1.0}, 26.0))
+        lines = [line for _ in range(15) for line in doctor.advise({"loss_rec": 27.0, "kl_real": 0.1})]
+        assert word in lines[0]
+        assert ("warmup_steps" in lines[0]) == (name != "age")
+
+
+def test_a_run_that_goes_on_remembers():
+    well = [HEALTHY | {"step": 10 * k} for k in range(1, 6)]
+    sick = [HEALTHY | {"loss_rec": 27.0, "step": step} for step in (60, 70, 80)]
+    doctor = Health(FACTS, [*well, *sick[:2]])
+    assert not doctor.has_collapsed
+    assert len(doctor.advise(sick[2])) == 1
+    assert doctor.has_collapsed
+    assert doctor.well_until == 50
 
 
 def test_only_a_collapse_is_past_help():

@@ -212,7 +212,7 @@ def test_a_collapsed_run_stops_where_it_is_asked_to_and_says_what_helps(tmp_path
     assert status == 1
     *_, advice, error = said.strip().splitlines()
     assert "collapsed: loss_rec" in advice
-    assert "Raise beta" in advice
+    assert "raise beta" in advice
     assert "stopped (config.log.stop_on_collapse), the last good checkpoint is step 300" in error
 
 
