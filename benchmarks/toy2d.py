@@ -35,7 +35,7 @@ from introvae_jax.training.run import Run
 _OUT = flags.DEFINE_string("out", "runs/toy2d", "Folder of pictures.")
 _JOB = flags.DEFINE_enum("job", "small", sorted(toy2d.JOBS), "Sizes and steps.")
 _DENSITIES = flags.DEFINE_list("densities", list(DENSITIES), "The densities.")
-_OBJECTIVES = flags.DEFINE_list("objectives", toy2d.OBJECTIVES, "The objectives.")
+_OBJECTIVES = flags.DEFINE_list("objectives", list(toy2d.OBJECTIVES), "The objectives.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Another number of steps.")
 _SEARCH = flags.DEFINE_bool("search", False, "Tries IntroVAE's beta and margin instead.")
