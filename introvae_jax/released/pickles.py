@@ -9,8 +9,8 @@ import dataclasses
 import pickletools
 from typing import Any, BinaryIO
 
-# Of one pickle. The numbers lie outside it, and names and sizes take little; what a byte of it can make the
-# machine keep is a few hundred bytes at most, so these bound the memory too.
+# Of one pickle without its byte strings, which take what they take in the file. Names and sizes take little; what a
+# byte of them can make the machine keep is a few hundred bytes at most, so these bound the memory too.
 MAX_BYTES = 2**22
 MAX_COPIED = 2**20  # items that calls and states copy out of containers, which a pickle can name again and again
 
@@ -43,13 +43,15 @@ class Rules:
     """All that a pickle may ask for.
 
     functions: what stands in for the calls of a name. is_class: whether (module, name) may be an `Instance`.
-    names: further names that may be mentioned. persistent: the object behind a persistent id.
+    names: further names that may be mentioned. persistent: the object behind a persistent id. set_state: takes the
+    state of an object, if it is neither a dictionary's nor a dictionary for an `Instance`; False if it may not be.
     """
 
     functions: Mapping[str, Callable[..., Any]]
     is_class: Callable[[str, str], bool]
     names: frozenset[str]
     persistent: Callable[[Any], Any]
+    set_state: Callable[[Any, Any], bool] = lambda built, state: False
 
 
 def load(stream: BinaryIO, rules: Rules) -> Any:
@@ -62,6 +64,8 @@ def load(stream: BinaryIO, rules: Rules) -> Any:
     for opcode, argument, position in pickletools.genops(stream):
         if position - start > MAX_BYTES:
             raise Refused(f"more than {MAX_BYTES >> 20} MiB of names and containers")
+        if opcode.name in _BYTES:
+            start += len(argument)
         machine.do(opcode.name, argument)
     return machine.pop()
 
@@ -83,10 +87,11 @@ def _couples(items: list[Any]) -> dict[Any, Any]:
     return pairs(zip(items[::2], items[1::2], strict=True))
 
 
+_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
 _PUSH = frozenset((
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    *_BYTES,
 ))  # fmt: skip
 _NEW = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
@@ -222,7 +227,8 @@ class _Machine:
         if isinstance(built, Instance) and isinstance(state, dict):
             self._count(state)
             built.state.update(pairs(state.items()))
-        elif not isinstance(built, dict):  # a dictionary's is the _metadata of a state dict: versions of modules
+        elif not isinstance(built, dict) and not self._rules.set_state(built, state):
+            # A dictionary's is the _metadata of a state dict, versions of modules: not needed.
             raise Refused(f"a state of type {type(state).__name__} for a {type(built).__name__}")
 
     def _count(self, container: Any) -> None:

@@ -1,0 +1,1 @@
+"""Networks that look at images on behalf of a metric."""
