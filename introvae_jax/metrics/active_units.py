@@ -1,0 +1,17 @@
+"""How many latent dimensions the encoder uses."""
+
+import numpy as np
+
+
+def active_units(mus: np.ndarray, threshold: float = 0.01) -> int:
+    """Number of dimensions whose posterior mean varies over the data, with a variance above `threshold`; 0 to Z.
+
+    mus: the encoder's means [N, Z], of images that it was not trained on if the count is to say what it generalises.
+    Raises ValueError for fewer than 2 images and means that are not finite.
+    Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2.
+    """
+    if mus.ndim != 2 or len(mus) < 2:
+        raise ValueError(f"means {mus.shape}: must be [N, Z] with N of 2 or more")
+    if not np.isfinite(mus).all():
+        raise ValueError("means that are not finite")
+    return int(np.sum(np.var(np.asarray(mus, np.float64), axis=0) > threshold))

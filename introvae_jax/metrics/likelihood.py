@@ -1,0 +1,59 @@
+"""A lower bound of log p(x) by importance sampling, in nats.
+
+Model: z ~ N(0, I), x = D(z) + noise of variance 1/beta a pixel. Proposals z ~ q(z|x) = N(mu, exp(logvar)), the encoder.
+With this beta the objective of a VAE, KL + beta AE, is minus the bound of one sample, less its constants.
+Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8. numpy, float64.
+"""
+
+from collections.abc import Iterable
+import math
+
+import numpy as np
+
+
+def log_weights(
+    x: np.ndarray, copies: np.ndarray, z: np.ndarray, mu: np.ndarray, logvar: np.ndarray, beta: float
+) -> np.ndarray:
+    """log p(x|z) + log p(z) - log q(z|x) with all constants, [B] in nats, for one sample of z per image.
+
+    x, copies: images [B, ...] and what the decoder makes of z, in the range of the density. z, mu, logvar: [B, Z].
+    beta > 0: one over the variance of a pixel's noise. The mean over samples of z is the ELBO; `combine` does better.
+    Raises ValueError for shapes that do not go together and for beta <= 0.
+    """
+    if x.shape != copies.shape or len(x) != len(z) or not z.shape == mu.shape == logvar.shape:
+        shapes = ", ".join(str(array.shape) for array in (x, copies, z, mu, logvar))
+        raise ValueError(f"x, copies, z, mu, logvar of shapes {shapes}: they do not go together")
+    if not beta > 0:
+        raise ValueError(f"beta={beta}: must be positive")
+    x, copies, z, mu, logvar = (np.asarray(array, np.float64) for array in (x, copies, z, mu, logvar))
+    difference = (x - copies).reshape(len(x), -1)
+    likelihood = _log_normal(difference, -math.log(beta))
+    return likelihood + _log_normal(z, 0.0) - _log_normal(z - mu, logvar)
+
+
+def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
+    """log of the mean of exp(weights) over K samples, [B] in nats: on average it rises with K, to log p(x).
+
+    weights: K arrays [B] of `log_weights`, in an array [K, B] or one after the other, of which one is kept.
+    Raises ValueError for none.
+    """
+    total, count = -np.inf, 0
+    for one in weights:
+        total, count = np.logaddexp(total, one), count + 1
+    if not count:
+        raise ValueError("no weights: at least 1 sample is needed")
+    return total - math.log(count)
+
+
+def bits_per_dim(nats: np.ndarray, dims: int) -> np.ndarray:
+    """Bits per pixel and channel of images of 256 grey levels, from log densities `nats` over values in [0, 1].
+
+    dims: H * W * C. A level is 1/256 of the range, hence 8 bits above the density's own. It bounds the cost of coding
+    the levels only where x had uniform noise of one level's width added (Theis et al. 2016, arXiv 1511.01844, 3.1).
+    """
+    return 8.0 - np.asarray(nats, np.float64) / (dims * math.log(2))
+
+
+def _log_normal(difference: np.ndarray, logvar: np.ndarray | float) -> np.ndarray:
+    """log N(difference; 0, exp(logvar)) summed over the last axis."""
+    return -0.5 * np.sum(np.square(difference) * np.exp(-logvar) + logvar + math.log(2 * math.pi), axis=-1)
