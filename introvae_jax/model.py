@@ -21,6 +21,7 @@ import numpy as np
 
 from introvae_jax.errors import UserError
 from introvae_jax.nets import mlp, residual
+from introvae_jax.training import parallel
 from introvae_jax.training.checkpoint import Checkpoints
 
 WEIGHTS = ("ema", "raw")
@@ -55,7 +56,8 @@ class Model:
     config: nested dictionaries, as stored with the run. decoder_variables hold the BatchNorm statistics of
     samples of the prior, decoder_rec_variables those of latents of real images: they differ, and each use
     takes its own. step: of the checkpoint. weights: "ema" or "raw".
-    batch_size: images that go through a network at once; changes speed and memory only.
+    batch_size: images that go through a network at once, over all local devices; changes speed and memory only.
+    data_identity: of the images that it was trained on, "" if they are not known.
     """
 
     config: Mapping[str, Any]
@@ -65,9 +67,13 @@ class Model:
     step: int
     weights: str
     batch_size: int = 64
+    data_identity: str = ""
 
     def __post_init__(self) -> None:
         self._encoder, self._decoder = build_networks(self.config)
+        self._replicas = parallel.local_replicas()
+        for name in ("encoder_variables", "decoder_variables", "decoder_rec_variables"):
+            setattr(self, name, self._replicas.replicate(getattr(self, name)))
 
     @classmethod
     def create(
@@ -101,15 +107,16 @@ class Model:
         encode = functools.partial(_apply, self._encoder, self.encoder_variables)
         return self._in_batches(encode, images.astype(np.float32))
 
-    def decode(self, z: np.ndarray, *, posterior: bool = False) -> np.ndarray:
+    def decode(self, z: np.ndarray, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
         """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
 
         posterior: whether the latents come from images (`encode`) rather than from the prior.
+        clip: False for the decoder's own output, which a likelihood is about.
         """
         variables = self.decoder_rec_variables if posterior else self.decoder_variables
         decode = functools.partial(_apply, self._decoder, variables)
         images = self._in_batches(decode, np.asarray(z, np.float32))
-        return np.clip(images, 0.0, 1.0) if len(self.image_shape) == 3 else images
+        return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
         """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone."""
@@ -134,7 +141,7 @@ class Model:
         for start in range(0, len(x), self.batch_size):
             part = x[start : start + self.batch_size]
             padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
-            result = jax.device_get(function(np.pad(part, padding)))
+            result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
             outputs.append(result)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
 
@@ -165,11 +172,23 @@ def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
     return np.float32(direction * ((1 - t) * length0 + t * length1))
 
 
-def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str = "ema", batch_size: int = 64) -> Model:
+def parse_step(text: str) -> int | str | None:
+    """A flag's "latest", "best" or number, as `load` takes it. Raises UserError for anything else."""
+    if text in ("latest", "best"):
+        return None if text == "latest" else text
+    if not text.isdecimal():
+        raise UserError(f"--step={text}: must be latest, best or a number")
+    return int(text)
+
+
+def load(
+    workdir: str | os.PathLike, *, step: int | str | None = None, weights: str = "ema", batch_size: int = 64
+) -> Model:
     """The model of a run, ready to sample.
 
-    workdir: the run's work directory. step: of the checkpoint, the latest without one. weights: "ema"
-    (averaged, the default) or "raw". batch_size: images that go through a network at once.
+    workdir: the run's work directory. step: of the checkpoint, the latest without one, or "best", the one that
+    scored best while training (`config.eval`). weights: "ema" (averaged, the default) or "raw". batch_size: images
+    that go through a network at once.
     Raises UserError if there is no such checkpoint or it is damaged.
     """
     if weights not in WEIGHTS:
@@ -178,11 +197,16 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str = 
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir}: no checkpoint yet")
+    if step == "best":
+        step = checkpoints.best()
+        if step is None:
+            raise UserError(f"{workdir}: no checkpoint was scored while training (config.eval.every)")
     if step is not None and step not in steps:
         raise UserError(f"{workdir}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     step = steps[-1] if step is None else step
 
-    config = checkpoints.restore_run(step)["config"]
+    stored = checkpoints.restore_run(step)
+    config = stored["config"]
     encoder, decoder = build_networks(config)
     field = "ema" if weights == "ema" else "params"
     inputs = {
@@ -196,5 +220,5 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str = 
     checkpoints.close()
     return Model.create(
         config, players["encoder"][field], players["decoder"][field], statistics[weights],
-        step=step, weights=weights, batch_size=batch_size,
+        step=step, weights=weights, batch_size=batch_size, data_identity=stored["data_identity"],
     )  # fmt: skip

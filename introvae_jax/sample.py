@@ -19,7 +19,7 @@ from introvae_jax.data import densities, folder, source
 from introvae_jax.data.forms import files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is used.")
-_STEP = flags.DEFINE_integer("step", None, "Step of another checkpoint.")
+_STEP = flags.DEFINE_string("step", "latest", 'Step of another checkpoint, or "best".')
 _WEIGHTS = flags.DEFINE_enum("weights", "ema", model.WEIGHTS, "Averaged or raw weights.")
 _MODE = flags.DEFINE_enum("mode", "sample", ["sample", "reconstruct", "interpolate"], "What to make.")
 _NUM = flags.DEFINE_integer(
@@ -36,7 +36,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes 
 
 def main(_) -> None:
     """Makes the picture or pictures that the flags ask for."""
-    trained = model.load(_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value)
+    trained = model.load(
+        _WORKDIR.value, step=model.parse_step(_STEP.value), weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value
+    )
     if len(trained.image_shape) == 1 and _MODE.value != "sample":
         raise errors.UserError(f"--mode={_MODE.value}: {_WORKDIR.value} is a model of points; it has --mode=sample")
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[_MODE.value]

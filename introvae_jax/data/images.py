@@ -1,5 +1,7 @@
 """One encoded image -> one uint8 array of the wanted size and channels, and back to bytes."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import errno
 import io
@@ -90,21 +92,13 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
     Transparent pixels are laid over white, EXIF rotation is applied, 16-bit values are scaled to 8, of an
     animation the first frame counts. Raises BadImage for anything that is no whole image.
     """
-    try:
+    with _as_bad_image():
         file = _open(image)
         original = file.size
-        if original[0] * original[1] > MAX_PIXELS:
-            raise BadImage(f"{original[0]}x{original[1]} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
-        if not all(original):
-            raise BadImage("no pixels")
         picture, changes = _convert(file, "L" if target.channels == 1 else "RGB")
         if isinstance(image, bytes) and file.mode in ("RGB", "RGBA", "LA") and image[:4] + image[24:25] == _PNG_16_BIT:
             changes.append("16 bits to 8")  # which Pillow does without a word
         picture = _crop(picture, target.crop)
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
-        raise BadImage(_reason(error)) from error
     size = (target.size, target.size)
     if min(picture.size) < target.size:
         changes.append(f"enlarged from {picture.width}x{picture.height}")
@@ -113,6 +107,22 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
         picture = picture.resize(size, FILTERS[target.resize])
     array = np.asarray(picture, np.uint8).reshape(*size, target.channels)
     return Decoded(array, *original, tuple(changes), fits)
+
+
+def decode_whole(image: bytes | np.ndarray) -> np.ndarray:
+    """`image` as `decode` reads it, in its own size and RGB: uint8 [H, W, 3]. Raises BadImage."""
+    with _as_bad_image():
+        return np.asarray(_convert(_open(image), "RGB")[0], np.uint8)
+
+
+def shape(image: bytes | np.ndarray) -> tuple[int, int]:
+    """Height and width that `decode_whole` will find, from the header alone. Raises BadImage."""
+    with _as_bad_image():
+        file = _open(image)
+        if file.format == "PNG" and not any(chunk in image for chunk in _PNG_CHUNKS_THAT_CHANGE):
+            return file.size[::-1]  # without unpacking the pixels, behind which Pillow looks for a rotation
+        turned = file.getexif().get(0x0112, 1) in range(5, 9)
+        return file.size if turned else file.size[::-1]
 
 
 def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
@@ -187,7 +197,28 @@ def crop_box(crop: str, width: int, height: int) -> tuple[int, int, int, int]:
     return left, top, left + w, top + h
 
 
+@contextlib.contextmanager
+def _as_bad_image() -> Iterator[None]:
+    """Whatever is wrong with an image becomes BadImage."""
+    try:
+        yield
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
+        raise BadImage(_reason(error)) from error
+
+
 def _open(image: bytes | np.ndarray) -> Image.Image:
+    """The image, its header read."""
+    file = _undecoded(image)
+    if file.width * file.height > MAX_PIXELS:
+        raise BadImage(f"{file.width}x{file.height} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
+    if not all(file.size):
+        raise BadImage("no pixels")
+    return file
+
+
+def _undecoded(image: bytes | np.ndarray) -> Image.Image:
     if isinstance(image, bytes):
         if not image:
             raise BadImage("empty")

@@ -31,6 +31,16 @@ def batches(
     rows = batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)
     loaded = order(len(source), batch_size=batch_size, seed=seed).map(lambda indices: source[indices[mine]])
+    return _read_ahead(loaded[start:], threads)
+
+
+def once(source: Source, rows: np.ndarray, *, batch_size: int, threads: int = 0) -> Iterator[np.ndarray]:
+    """The images `rows` of `source`, each once and in this order, `batch_size` at a time; the last may be fewer."""
+    loaded = grain.MapDataset.range(len(rows)).batch(batch_size).map(lambda places: source[rows[np.asarray(places)]])
+    return _read_ahead(loaded, threads)
+
+
+def _read_ahead(dataset: grain.MapDataset, threads: int) -> Iterator[np.ndarray]:
     threads = threads or min(max(2, os.cpu_count() or 1), MAX_THREADS)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
-    return iter(loaded[start:].to_iter_dataset(options))
+    return iter(dataset.to_iter_dataset(options))

@@ -3,11 +3,13 @@
     WORKDIR/checkpoints/STEP/state        the whole training state
     WORKDIR/checkpoints/STEP/statistics   BatchNorm statistics, of the raw and the averaged weights
     WORKDIR/checkpoints/STEP/run          config, identity of the data, versions (JSON)
+    WORKDIR/checkpoints/STEP/metrics      what it scored, if it was scored while training (JSON)
 
 Orbax writes under a temporary name and renames at the end: what is there under its step is whole.
 """
 
 from collections.abc import Callable
+import json
 import os
 from typing import Any
 
@@ -15,6 +17,7 @@ from etils import epath
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from introvae_jax import disk
 from introvae_jax.errors import UserError
@@ -25,24 +28,60 @@ ITEMS = ("state", "statistics", "run")
 
 
 class Checkpoints:
-    """The checkpoints of one work directory. `keep` of the latest stay; None opens them for reading only."""
+    """The checkpoints of one work directory. None for `keep` opens them for reading only.
+
+    Of those that are written, `keep` of the latest stay, and the one with the best `rank` beside them.
+    """
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
         self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, cleanup_tmp_directories=keep is not None)
+        policies = [
+            preservation_policy.LatestN(keep),
+            preservation_policy.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
+        ]  # max_to_keep beside best_fn would delete the latest checkpoint
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), best_fn=_rank, create=False,
+            cleanup_tmp_directories=keep is not None,
+        )  # fmt: skip
         if keep is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
         elif not self.directory.is_dir():
             raise UserError(f"{workdir}: no checkpoints there; --workdir must be the work directory of a run")
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        except json.JSONDecodeError as error:  # Orbax reads all of them at once and does not say which
+            raise UserError(
+                f"{self.directory}: a checkpoint's figures are damaged ({error}); remove its folder STEP/metrics, and "
+                "it counts as not scored"
+            ) from error
 
     def steps(self) -> list[int]:
         """The steps on disk, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
-        """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written."""
+    def best(self) -> int | None:
+        """The step that scored best, None if none on disk was scored."""
+        ranks = {step: _rank(metrics) for step in self.steps() if (metrics := self._manager.metrics(step))}
+        return max(ranks, key=ranks.get, default=None)
+
+    def is_scored(self, step: int) -> bool:
+        """Whether figures were saved with the checkpoint."""
+        return self._manager.metrics(step) is not None
+
+    def add_scores(self, step: int, scored: dict[str, float]) -> None:
+        """Puts figures to a checkpoint that was saved without, as `save` does. Raises UserError as it does."""
+        write = ocp.Checkpointer(ocp.JsonCheckpointHandler("metrics")).save
+        self._guard_write(lambda: write(self.directory / str(step) / "metrics", scored))
+        self._manager.reload()  # it remembers what it found at first
+
+    def save(
+        self, step: int, state: Any, statistics: Any, run: dict[str, Any], scored: dict[str, float] | None = None
+    ) -> None:
+        """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written.
+
+        scored: figures of this checkpoint, and under "rank" a number that is higher for better ones.
+        """
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             statistics=ocp.args.StandardSave(statistics),
@@ -50,7 +89,7 @@ class Checkpoints:
         )
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, statistics)))
         disk.require_space(self.directory, size, f"the checkpoint of step {step}")
-        self._guard_write(lambda: self._manager.save(step, args=items))
+        self._guard_write(lambda: self._manager.save(step, args=items, metrics=scored))
 
     def wait(self) -> None:
         """Returns once everything is on disk. Raises UserError if something could not be written."""
@@ -94,6 +133,11 @@ class Checkpoints:
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
             raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
+
+
+def _rank(scored: dict[str, float]) -> float:
+    """By which checkpoints are ordered, higher for better."""
+    return scored["rank"]
 
 
 def _first_line(error: Exception) -> str:

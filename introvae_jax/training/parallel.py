@@ -93,6 +93,11 @@ class Replicas:
         shape = (len(self.local), batch.shape[0] // len(self.local), *batch.shape[1:])
         return jax.device_put(batch.reshape(shape), self._sharding(AXIS))
 
+    def spread(self, batch: np.ndarray) -> jax.Array:
+        """A batch [B, ...] with its rows over the local devices, for a jitted function; on one if B does not divide."""
+        even = batch.shape[0] % len(self.local) == 0
+        return jax.device_put(batch, self._sharding(AXIS) if even else self.sharding)
+
     def split_rows(self, rows: np.ndarray) -> jax.Array:
         """Rows of K global batches, [K, B] -> [devices of this process, K, B / all devices], on the devices."""
         by_device = rows.reshape(rows.shape[0], self.count, -1).swapaxes(0, 1)
@@ -125,3 +130,8 @@ def replicas(local: tuple[jax.Device, ...] | None = None) -> Replicas:
     if local is not None:
         return Replicas(tuple(local), len(local))
     return Replicas(tuple(jax.local_devices()), jax.device_count())
+
+
+def local_replicas() -> Replicas:
+    """The devices of this process alone: for a trained model, which needs no other process."""
+    return replicas(tuple(jax.local_devices()))

@@ -1,0 +1,70 @@
+"""Images of one size, just as a folder or an archive holds them: what two sets are compared by."""
+
+from collections.abc import Sequence
+from concurrent import futures
+import os
+
+import numpy as np
+import tqdm
+
+from introvae_jax.data import forms, images
+from introvae_jax.data.forms.base import Form, digest
+from introvae_jax.errors import UserError, warn
+
+
+class Plain:
+    """Images by index, decoded at each access; a `source.Source`. shape: (height, width, channels) of all of them."""
+
+    def __init__(self, form: Form, entries: Sequence[int], shape: tuple[int, ...], target: images.Target | None):
+        self.shape = shape
+        self._form, self._entries, self._target = form, entries, target
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack([self._read(self._entries[i]) for i in np.arange(len(self))[indices]])
+
+    def _read(self, entry: int) -> np.ndarray:
+        try:
+            encoded = self._form.read(entry)
+            return images.decode(encoded, self._target).array if self._target else images.decode_whole(encoded)
+        except images.BadImage as error:
+            raise UserError(f"{self._form.names[entry]}: {error}; remove it or put it right") from error
+
+
+def open_plain(place: str, target: images.Target | None = None) -> tuple[Plain, str]:
+    """The images at `place` and a digest of their names and sizes. target: what all are brought to, if given.
+
+    What has no image's header is left out with a warning. Raises UserError if there is no image, or if the images
+    differ in size without a `target`.
+    """
+    if not place:
+        raise UserError("an empty name where a folder or an archive of images is needed")
+    form = forms.open_form(place, size=target.size if target else 1024)
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda i: _shape(form, i), range(len(form.names)))
+        shapes = list(tqdm.tqdm(found, "reading headers", len(form.names), delay=2, leave=False, disable=None))
+    entries = [i for i, shape in enumerate(shapes) if isinstance(shape, tuple)]
+    if not entries:
+        raise UserError(f"{place}: no images there (png, jpg or webp)")
+    if len(entries) < len(shapes):
+        left_out = [f"{form.names[i]} ({shape})" for i, shape in enumerate(shapes) if not isinstance(shape, tuple)]
+        warn(f"{place}: left out {len(left_out)}: {', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}")
+    first = shapes[entries[0]]
+    other = next((i for i in entries if shapes[i] != first), None)
+    if target is None and other is not None:
+        raise UserError(
+            f"{place}: images of different sizes, {form.names[entries[0]]} of {first[1]}x{first[0]} and "
+            f"{form.names[other]} of {shapes[other][1]}x{shapes[other][0]} pixels; --size=N brings all to NxN"
+        )
+    shape = (target.size, target.size, target.channels) if target else (*first, 3)
+    return Plain(form, entries, shape, target), digest([form.fingerprint, *(form.names[i] for i in entries)])
+
+
+def _shape(form: Form, index: int) -> tuple[int, int] | str:
+    """Height and width of an entry, or why it is no image."""
+    try:
+        return images.shape(form.read(index))
+    except images.BadImage as error:
+        return str(error)

@@ -1,0 +1,68 @@
+"""Scores a trained model, or one set of images against another. Usage:
+
+    python -m introvae_jax.evaluate --workdir=RUN --metrics=fid50k,swd16k,reconstruction
+    python -m introvae_jax.evaluate --workdir=RUN --metrics=fid,kid --floor     as many images as there are
+    python -m introvae_jax.evaluate --workdir=RUN --metrics=ood --ood=DIR       does it tell other images?
+    python -m introvae_jax.evaluate --real=DIR --fake=DIR --metrics=fid         no model needed
+
+Of sets of images: fid, kid, precision_recall (Inception-v3), alexnet_frechet, alexnet_kernel, alexnet_precision_recall
+(no download), swd, msssim; with a number of images as in fid50k, or as many as there are; fid50k_full takes all real
+ones. Of the encoder, on held-out images: reconstruction, active_units, likelihood, ood.
+The table and a record with the protocol of each figure go to RUN/evaluations/. docs/evaluation.md tells more.
+"""
+
+from absl import flags
+
+from introvae_jax import errors
+
+DEFAULT_METRICS = "fid,reconstruction"  # of a model; of a set of images "fid"
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is scored.")
+_STEP = flags.DEFINE_string("step", "latest", 'Step of another checkpoint, or "best".')
+_WEIGHTS = flags.DEFINE_enum("weights", "ema", ["ema", "raw"], "Averaged or raw weights.")
+_METRICS = flags.DEFINE_list("metrics", None, f"What to score, with commas between; {DEFAULT_METRICS} without it.")
+_REAL = flags.DEFINE_string(
+    "real", None, "Folder or archive of real images, instead of those that the run was trained on."
+)
+_FAKE = flags.DEFINE_string("fake", None, "Folder or archive of generated images, instead of samples of a run.")
+_SPLIT = flags.DEFINE_enum("split", "train", ["train", "test"], "The run's images that samples are compared with.")
+_DATA_PATH = flags.DEFINE_string("data_path", None, "Where the run's images are now, if they have moved.")
+_OOD = flags.DEFINE_string("ood", None, "ood: folder or archive of images of another kind.")
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Bring --real and --fake to this size, cropped to the centre.", lower_bound=1
+)
+_RESIZE = flags.DEFINE_enum(
+    "resize",
+    "pytorch",
+    ["pytorch", "tensorflow"],
+    "How Inception's input is resized: as pytorch-fid, or as torch-fidelity.",
+)
+_INCEPTION = flags.DEFINE_string("inception", "", "File of Inception's weights; downloaded once without it.")
+_SHA256 = flags.DEFINE_string("inception_sha256", "", "Hash of other weights than the canonical ones, to try them.")
+_FLOOR = flags.DEFINE_bool("floor", False, "Also score two halves of the real images against each other.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of samples and of the order of real images.", lower_bound=0)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes speed and memory only.", lower_bound=2)
+_CACHE = flags.DEFINE_bool("cache", True, "Keep statistics of real images on disk for the next time.")
+_OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a new file in RUN/evaluations/.")
+
+
+def main(_) -> None:
+    """Scores what the flags name."""
+    from introvae_jax.evaluation import job  # here, so that --help and a wrong flag answer at once
+
+    default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
+    options = job.Options(
+        metrics=default if _METRICS.value is None else _METRICS.value, workdir=_WORKDIR.value, step=_STEP.value,
+        weights=_WEIGHTS.value, real=_REAL.value, fake=_FAKE.value, split=_SPLIT.value, data_path=_DATA_PATH.value,
+        ood=_OOD.value, size=_SIZE.value, resize=_RESIZE.value,
+        inception=_INCEPTION.value, inception_sha256=_SHA256.value, floor=_FLOOR.value,
+        seed=_SEED.value, batch_size=_BATCH_SIZE.value, cache=_CACHE.value, out=_OUT.value,
+    )  # fmt: skip
+    text, path = job.evaluate(options)
+    print(text)
+    if path:
+        print(f"\n{path}: the record, with every figure's protocol; the table beside it")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,63 @@
+"""The words in which figures are asked for: "fid50k", "kid", "swd16k", "reconstruction500"."""
+
+from collections.abc import Sequence
+import dataclasses
+import re
+
+from introvae_jax.errors import UserError
+from introvae_jax.evaluation.figures import FIGURES, Figure
+
+OF_ENCODER = ("reconstruction", "active_units", "likelihood", "ood")
+_WORD = re.compile(r"([a-z_]+?)(?:([1-9][0-9]{0,11})(k?))?(_full)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSets:
+    """A figure of two sets of images. word: as asked. count: as it says, None for as many as there are.
+
+    whole: whether all real images count, however many samples they are compared with.
+    """
+
+    word: str
+    name: str
+    figure: Figure
+    count: int | None
+    whole: bool
+
+    def label(self, name: str, count: int) -> str:
+        """`name` of a figure, with the number of images in the published manner: "fid50k"."""
+        kilo = self.figure.kilo
+        number = f"{count // kilo}k" if count % kilo == 0 else str(count)
+        return name.format(number + ("_full" if self.whole else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfEncoder:
+    """A figure of the encoder. word: as asked. count: held-out images, None for all that are there."""
+
+    word: str
+    name: str
+    count: int | None
+
+
+def parse(words: Sequence[str]) -> tuple[list[OfSets], list[OfEncoder]]:
+    """What `words` ask for. Raises UserError for a word that is no figure, or asks one for too few images."""
+    of_sets, of_encoder = [], []
+    for word in dict.fromkeys(str(word).strip() for word in words):
+        match = _WORD.fullmatch(word)
+        name = match[1] if match else ""
+        if name not in FIGURES and (name not in OF_ENCODER or match[4]):
+            known = ", ".join((*FIGURES, *OF_ENCODER))
+            raise UserError(f"{word!r} is no metric: they are {known}; a number of images may follow, as in fid50k")
+        kilo = FIGURES[name].kilo if name in FIGURES else 1000
+        count = int(match[2]) * (kilo if match[3] else 1) if match[2] else None
+        if name in OF_ENCODER:
+            of_encoder.append(OfEncoder(word, name, count))
+            continue
+        figure = FIGURES[name]
+        if count is not None and count * figure.per_count < figure.least:
+            raise UserError(f"{word}: {name} needs {figure.least:,} images or more")
+        if match[4] and figure.equal:
+            raise UserError(f"{word}: {name} compares equally many images; ask for {word.removesuffix('_full')}")
+        of_sets.append(OfSets(word, name, figure, count, bool(match[4])))
+    return of_sets, of_encoder

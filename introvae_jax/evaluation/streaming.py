@@ -1,0 +1,45 @@
+"""One pass over a set of images for all figures at once."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from introvae_jax.evaluation.collecting import Collection
+from introvae_jax.evaluation.subjects import Images
+from introvae_jax.evaluation.views import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """The images `start` to `stop` of a pass, as `view` shows them, go into `collection`."""
+
+    view: str
+    collection: Collection
+    start: int
+    stop: int
+
+
+def collect(images: Images, takes: Sequence[Take], views: Mapping[str, View], *, batch_size: int, title: str) -> None:
+    """Fills the collections of `takes` in one pass, with a progress bar on a terminal."""
+    last = max((take.stop for take in takes), default=0)
+    waiting: list[tuple[Collection, Any]] = []
+    place = 0
+    with tqdm.tqdm(total=last, desc=title, unit="img", leave=False, disable=None) as bar:
+        for batch in images.batches(last, batch_size):
+            wanted = [take for take in takes if take.start < place + len(batch) and take.stop > place]
+            seen = {name: views[name].look(batch) for name in dict.fromkeys(take.view for take in wanted)}
+            _hand_over(waiting)  # while the devices look at this batch
+            waiting = [
+                (take.collection, seen[take.view][max(take.start - place, 0) : take.stop - place]) for take in wanted
+            ]
+            place += len(batch)
+            bar.update(len(batch))
+        _hand_over(waiting)
+
+
+def _hand_over(waiting: Sequence[tuple[Collection, Any]]) -> None:
+    for collection, rows in waiting:
+        collection.add(np.asarray(rows))

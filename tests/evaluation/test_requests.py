@@ -1,0 +1,74 @@
+"""Words to figures and counts."""
+
+import pytest
+
+from introvae_jax.errors import UserError
+from introvae_jax.evaluation import requests
+from introvae_jax.evaluation.scores import headlines
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "count", "whole", "label"),
+    [("fid50k", "fid", 50_000, False, "fid50k"), ("fid50k_full", "fid", 50_000, True, "fid50k_full"),
+     ("swd16k", "swd", 16_384, False, "swd16k"), ("swd16", "swd", 16, False, "swd16"),
+     ("swd16000", "swd", 16_000, False, "swd16000"), ("kid1500", "kid", 1500, False, "kid1500"),
+     ("alexnet_frechet2k", "alexnet_frechet", 2000, False, "alexnet_frechet2k"),
+     ("precision_recall10k_full", "precision_recall", 10_000, True, "precision_recall10k_full")],
+)  # fmt: skip
+def test_words_with_a_number(word, name, count, whole, label):
+    (request,), rest = requests.parse([word])
+    assert (request.word, request.name, request.count, request.whole, rest) == (word, name, count, whole, [])
+    assert request.label(name + "{}", count) == label
+
+
+def test_words_without_a_number():
+    of_sets, of_encoder = requests.parse(["fid", "fid_full", "swd", "msssim", "reconstruction", "active_units"])
+    assert [(r.name, r.count, r.whole) for r in of_sets] == [
+        ("fid", None, False), ("fid", None, True), ("swd", None, False), ("msssim", None, False)
+    ]  # fmt: skip
+    assert [(r.name, r.count) for r in of_encoder] == [("reconstruction", None), ("active_units", None)]
+    assert [r.count for r in requests.parse(["reconstruction500", "likelihood1k"])[1]] == [500, 1000]
+
+
+def test_published_counts():
+    figures = {r.name: r.figure.count * r.figure.per_count for r in requests.parse(["fid", "kid", "swd", "msssim"])[0]}
+    assert figures == {"fid": 50_000, "kid": 50_000, "swd": 16_384, "msssim": 20_000}
+
+
+def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
+    of_sets, _ = requests.parse(["swd16", " swd16 ", "swd16", "swd16k"])
+    assert [r.word for r in of_sets] == ["swd16", "swd16k"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["", "fidd", "fid0", "fid-5", "fid05", "FID", "fid50m", "fid50k_half", "50k", "ood_full", "fid 50k",
+     "fid" + "9" * 5000],
+)  # fmt: skip
+def test_unknown_words_are_refused_with_the_known_ones(word):
+    with pytest.raises(UserError, match=r"is no metric: they are fid, kid, .*, ood; a number of images may follow"):
+        requests.parse(["swd16", word])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("kid999", "kid needs 1,000 images or more"), ("fid1", "fid needs 2 images or more"),
+     ("alexnet_precision_recall3", "needs 4 images"), ("swd1", "swd needs 2"), ("swd16k_full", "ask for swd16k")],
+)  # fmt: skip
+def test_what_no_set_can_give_is_refused(word, said):
+    with pytest.raises(UserError, match=f"{word}: .*{said}"):
+        requests.parse([word])
+
+
+def test_headlines_are_the_figures_without_their_parts():
+    names = [
+        "swd16k",
+        "swd16k_32",
+        "swd16k_16",
+        "fid50k",
+        "fid50k_full",
+        "kid5k_full",
+        "kid5k_full_std",
+        "precision50k",
+    ]
+    assert headlines(names) == ["swd16k", "fid50k", "fid50k_full", "kid5k_full", "precision50k"]
