@@ -35,5 +35,6 @@ def get_config(argument: str = "64") -> ml_collections.ConfigDict:
     config.objective.beta = 2.0 * min(64 / size, 1) ** 2
     config.objective.margin = 70.0
     config.optim.learning_rate = 5e-4
+    config.eval.metrics = ("swd1000", "reconstruction")  # once eval.every is set; no download
     config.log.pictures_every = 2_000
     return config

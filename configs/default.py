@@ -68,8 +68,14 @@ def get_config() -> ml_collections.ConfigDict:
     log.stop_on_collapse = False  # end a run whose reconstructions have become one image for all
     log.pictures_every = 1_000  # steps between picture grids
 
+    evaluation = config.eval = ml_collections.ConfigDict()
+    evaluation.every = 0  # steps between evaluations of the averaged weights; 0 for none
+    evaluation.metrics = ("fid10k",)  # what is scored, as introvae_jax.evaluate --metrics takes it
+    evaluation.best = ""  # the one of them by which the best checkpoint is kept; "" for the first
+    evaluation.inception = ""  # file of Inception's weights; "" for the one that is downloaded once
+
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every = 1_000  # steps between checkpoints
-    checkpoint.keep = 2  # how many of the latest stay on disk
+    checkpoint.keep = 2  # how many of the latest stay on disk, beside the best one
     checkpoint.calibration_batches = 32  # batches behind the BatchNorm statistics stored for sampling
     return config.lock()  # a misspelt key of an experiment is an error

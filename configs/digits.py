@@ -42,6 +42,7 @@ def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
         config.optim.beta1 = 0.5
     config.optim.learning_rate = 1e-3
     config.optim.ema_decay = 0.99
+    config.eval.metrics = ("swd1000", "reconstruction")  # once eval.every is set; no download
     config.log.every = 100
     config.log.pictures_every = 900
     config.checkpoint.every = 450

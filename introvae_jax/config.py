@@ -12,6 +12,7 @@ from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
+from introvae_jax.evaluation import requests
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
 from introvae_jax.nets.residual import BLOCK_NORMS
 from introvae_jax.objectives import OBJECTIVES
@@ -25,7 +26,7 @@ PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
-MAY_CHANGE = ("steps", "log.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
+MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
@@ -42,13 +43,14 @@ _ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
     "objective.match_x", "objective.match_z",
-    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads",
+    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
     "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",
     "model.channels", "model.expand_equal", "model.remat", "log.stop_on_collapse", "optim.decay_steps",
+    "eval.metrics", "eval.best", "eval.inception",
 )  # fmt: skip
 
 
@@ -91,6 +93,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     else:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
         _check_images(values, require)
+    _check_eval(values, require)
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
@@ -107,6 +110,22 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
     for key, value in needed.items():
         require(values[key] == value, key, f"{value!r} for data.source = 'density'")
     require(values["objective.name"] != "age", "objective.name", "another one: points on a circle cover no plane")
+
+
+def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
+    """What is scored while training."""
+    metrics = values["eval.metrics"]
+    try:
+        names = {request.name for kind in requests.parse(metrics) for request in kind}
+    except UserError as error:
+        require(False, "eval.metrics", f"metrics ({error})")
+    require(
+        "ood" not in names, "eval.metrics", "metrics without 'ood', which needs other images: introvae_jax.evaluate"
+    )
+    require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
+    if values["eval.every"]:
+        require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
+        require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")
 
 
 def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:

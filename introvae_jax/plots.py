@@ -1,6 +1,7 @@
 """Plots that a run leaves behind as PNG files: its curves, and what a model of a 2-D density has learnt."""
 
 from collections.abc import Mapping, Sequence
+import math
 import os
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax import disk
+from introvae_jax.evaluation.scores import headlines
+
+MOST_SCORES = 6  # panels of figures that a run was scored by
 
 
 def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None) -> None:
-    """Plots losses and adversarial health over steps into a PNG. margin: drawn as a line, if any."""
+    """Plots losses, adversarial health and scores over steps into a PNG. margin: drawn as a line, if any."""
     panels = {
         "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
         "reconstruction (half squared error)": ("loss_rec",),
@@ -25,13 +29,19 @@ def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: f
         ),
         "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
     }
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    scored = dict.fromkeys(n for r in records if "loss_rec" not in r for n in r if n not in ("step", "kimg"))
+    panels |= {f"{name} of the averaged weights": (name,) for name in headlines(scored)[:MOST_SCORES]}
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+    grid = figure.subplots(rows, 2).flat
+    for empty in grid[len(panels) :]:
+        empty.set_axis_off()
+    for axes, (title, names) in zip(grid[: len(panels)], panels.items(), strict=True):
         for name in names:
             points = [(r["step"], r[name]) for r in records if name in r]
             if points:
-                axes.plot(*zip(*points, strict=True), label=name)
+                axes.plot(*zip(*points, strict=True), label=name, marker="." if name in scored else None)
         if title.startswith("KL") and margin is not None:
             axes.axhline(margin, color="grey", linestyle=":", label="margin")
         if title.startswith(("gradient", "reconstruction")):

@@ -78,6 +78,9 @@ BAD = {
     "model.dtype": ("float16", "'float32', 'bfloat16'"),
     "data.test_fraction": (1.0, "above 0 and below 1"),
     "checkpoint.keep": (0, "1 or more"),
+    "eval.every": (-1, "0 or more"),
+    "eval.metrics": (("fid10k", "fib"), "'fib' is no metric"),
+    "eval.best": ("swd", "one of config.eval.metrics"),
 }
 
 
@@ -91,6 +94,34 @@ def test_a_bad_value_is_named_with_what_is_allowed(key):
         config_lib.validate(config)
     assert f"config.{key} = {value!r}" in str(error.value)
     assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["ood", "ood100", " ood"])
+def test_images_of_another_kind_are_not_scored_while_training(word):
+    config = load("digits")
+    config.eval.metrics = ("swd", word)
+    with pytest.raises(UserError, match=r"metrics without 'ood', which needs other images: introvae_jax\.evaluate"):
+        config_lib.validate(config)
+
+
+def test_scoring_needs_metrics_and_images():
+    config = load("digits")
+    config.eval.metrics = ()
+    config_lib.validate(config)
+    config.eval.every = 100
+    with pytest.raises(UserError, match=r"eval\.metrics = \(\): must be one or more"):
+        config_lib.validate(config)
+    points = load("toy2d")
+    points.eval.every = 100
+    with pytest.raises(UserError, match=r"eval\.every = 100: must be 0 for points"):
+        config_lib.validate(points)
+
+
+def test_scoring_may_change_in_a_resumed_run():
+    stored, config = config_lib.to_dict(load("digits")), load("digits")
+    config.eval.every, config.eval.metrics, config.eval.best = 50, ("swd1k", "msssim"), "msssim"
+    config_lib.validate(config)
+    config_lib.check_resume(stored, config, "RUN")
 
 
 def test_group_norm_and_step_schedule_have_rules_of_their_own():

@@ -1,5 +1,6 @@
 """What a run says while it goes: terminal, metrics.jsonl, TensorBoard, and the check for non-finite numbers."""
 
+from collections.abc import Sequence
 import json
 import math
 import pathlib
@@ -12,6 +13,7 @@ from PIL import Image
 import tqdm
 
 from introvae_jax import disk, pictures
+from introvae_jax.evaluation.scores import Score, headlines, number
 from introvae_jax.objectives.base import Terms
 from introvae_jax.training.tensorboard import TensorBoard
 
@@ -124,11 +126,24 @@ class Reporter:
         return record | {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
 
     def _write(self, record: dict[str, float]) -> None:
-        disk.require_space(self.records_path.parent, 0, "the log")
-        self._records.write(json.dumps(record) + "\n")
-        self._records.flush()
+        self._append(record)
         self._tensorboard.scalars(record["step"], {n: v for n, v in record.items() if n != "step"})
         self._progress.line(summary(record, self._total, self._batch_size))
+
+    def losses(self) -> list[dict[str, float]]:
+        """The records of training so far, without those of evaluations."""
+        records = pictures.read_records(self.records_path) if self.records_path.exists() else []
+        return [record for record in records if "loss_rec" in record]
+
+    def scored(self, step: int, scores: Sequence[Score]) -> None:
+        """Writes the figures of an evaluation as a record of their own."""
+        if not self._enabled:
+            return
+        figures = {score.name: score.value for score in scores}
+        self._append({"step": step, "kimg": step * self._batch_size / 1000} | figures)
+        self._tensorboard.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
+        shown = " | ".join(f"{name} {number(figures[name])}" for name in headlines(figures))
+        self._progress.line(f"step {step}/{self._total} | evaluation | {shown}")
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture in TensorBoard."""
@@ -138,6 +153,11 @@ class Reporter:
         """One line for the reader."""
         if self._enabled:
             self._progress.line(text)
+
+    def _append(self, record: dict[str, float]) -> None:
+        disk.require_space(self.records_path.parent, 0, "the log")
+        self._records.write(json.dumps(record) + "\n")
+        self._records.flush()
 
     def close(self) -> None:
         if self._enabled:

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from introvae_jax import config as config_lib
-from introvae_jax import disk, model, pictures
+from introvae_jax import disk, model
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.training import parallel
@@ -19,6 +19,7 @@ from introvae_jax.training.checkpoint import Checkpoints
 from introvae_jax.training.health import Health
 from introvae_jax.training.logging import NonFinite, Reporter
 from introvae_jax.training.run import Run
+from introvae_jax.training.scoring import Scoring, Stopped
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
 
@@ -42,10 +43,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     replicas.check_batch(config.batch_size)
     workdir = disk.expand(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
+    stop = StopRequest()
+    scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
     checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
     state = _start_or_resume(run, checkpoints)
     start = int(state.step)
-    if start >= config.steps:
+    owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
+    if start >= config.steps and not owes:
         print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
         return
     try:
@@ -56,9 +60,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
                 enabled=jax.process_index() == 0,
             )  # fmt: skip
             stack.callback(reporter.close)
-            stop = stack.enter_context(StopRequest())
+            stack.enter_context(stop)
             _introduce(reporter, run, state)
-            _loop(run, state, checkpoints, reporter, stop)
+            _loop(run, state, checkpoints, reporter, stop, scoring, owes)
     except Collapsed as error:
         last = _last(checkpoints, error.well_until)
         raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
@@ -68,10 +72,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
         raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
 
 
-def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest) -> None:
+def _loop(
+    run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest, scoring: Scoring | None,
+    owes: bool,
+) -> None:  # fmt: skip
     config, step, leads = run.config, int(state.step), jax.process_index() == 0
-    health = Health(run.facts(), pictures.read_records(reporter.records_path) if step else ())
-    feed, name, compiled, last = run.make_feed(step), "", set(), False
+    health = Health(run.facts(), reporter.losses())
+    last = step >= config.steps
+    if owes:  # an evaluation that a signal or a kill cut short
+        scored, last = _score(scoring, run.trained(state, run.statistics(state, "ema")["ema"]), reporter, last)
+        if scored is not None and leads:
+            checkpoints.add_scores(step, scored)
+            run.draw_curves()
+    feed, name, compiled = run.make_feed(step), "", set()
     while not last:
         due = "vae" if step < config.objective.warmup_steps else config.objective.name
         if due != name:
@@ -85,7 +98,9 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
         reporter.collect(step, terms)
 
         last = step == config.steps or stop.requested is not None
-        saves = last or step % config.checkpoint.every == 0
+        scored = None
+        scores = scoring is not None and _scores_at(config, step)
+        saves = last or scores or step % config.checkpoint.every == 0
         draws = last or step % config.log.pictures_every == 0
         if saves or draws or step % config.log.every == 0:
             record = reporter.report()  # before saving: a state with non-finite numbers is never saved
@@ -95,18 +110,39 @@ def _loop(run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, 
                 raise Collapsed(f"collapsed before step {step}", health.well_until)
         if saves or draws:
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            if scores:
+                scored, last = _score(scoring, run.trained(state, statistics["ema"]), reporter, last)
             if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
-                checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
+                checkpoints.save(step, run.replicas.to_global(state), statistics, run.record(), scored)
 
     checkpoints.wait()
-    if step == config.steps:
-        reporter.say(f"done: {run.workdir} holds the checkpoint of step {step}, pictures/ and curves.png")
+    if step >= config.steps:
+        best = checkpoints.best()
+        more = f", the best one of step {best}" if best is not None else ""
+        reporter.say(f"done: {run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png")
     else:
         reporter.say(f"{stop.requested}: saved step {step}; the same command goes on from here")
+
+
+def _scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
+    """Whether the checkpoint of this step is to be scored, in a run that is."""
+    return step == config.steps or step % config.eval.every == 0
+
+
+def _score(
+    scoring: Scoring, trained: model.Model, reporter: Reporter, last: bool
+) -> tuple[dict[str, float] | None, bool]:
+    """What the checkpoint scored, and whether it is the last one: a stop may be asked for meanwhile."""
+    try:
+        scores, rank = scoring.score(trained)
+    except Stopped:
+        return None, True
+    reporter.scored(trained.step, scores)
+    return {score.name: score.value for score in scores} | {"rank": rank}, last
 
 
 def _open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
@@ -135,7 +171,8 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
 
 def _next_stop(config: ml_collections.ConfigDict, step: int) -> int:
     """The next step after which there is more to do than to take another."""
-    intervals = (config.log.every, config.log.pictures_every, config.checkpoint.every)
+    intervals = [config.log.every, config.log.pictures_every, config.checkpoint.every]
+    intervals += [config.eval.every] if config.eval.every else []
     stops = [config.steps, *(step + every - step % every for every in intervals)]
     if step < config.objective.warmup_steps:
         stops.append(config.objective.warmup_steps)

@@ -85,14 +85,17 @@ class Run:
         }
         return {name: self.calibrate(*params[name], images, key) for name in weights}
 
+    def trained(self, state: state_lib.State, statistics: calibrate.Statistics) -> model.Model:
+        """The model as it stands, with the averaged weights."""
+        return model.Model.create(
+            self.config, state.encoder.ema, state.decoder.ema, statistics,
+            step=int(state.step), weights="ema", batch_size=min(64, self.config.batch_size),
+        )  # fmt: skip
+
     def draw_pictures(self, state: state_lib.State, statistics: calibrate.Statistics, reporter: Reporter) -> None:
         """What drawing.py draws, with the averaged weights, as PNG and in TensorBoard."""
         step = int(state.step)
-        trained = model.Model.create(
-            self.config, state.encoder.ema, state.decoder.ema, statistics,
-            step=step, weights="ema", batch_size=min(64, self.config.batch_size),
-        )  # fmt: skip
-        for name, image in drawing.draw(trained, self.splits.test).items():
+        for name, image in drawing.draw(self.trained(state, statistics), self.splits.test).items():
             pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
             reporter.picture(name, image, step)
 

@@ -1,0 +1,242 @@
+"""Scores while training: they change nothing, outlive every kill, and the best checkpoint is known and kept."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import digits
+import introvae_jax
+from introvae_jax.errors import UserError
+from introvae_jax.training import loop
+from introvae_jax.training.checkpoint import Checkpoints
+from introvae_jax.training.scoring import Scoring, Stopped
+from introvae_jax.training.stop import StopRequest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+TINY = (
+    "--config=configs/digits.py:vae", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",
+    "--config.batch_size=8", "--config.objective.warmup_steps=0", "--config.log.every=5",
+    "--config.checkpoint.every=6", "--config.log.pictures_every=1000", "--config.checkpoint.calibration_batches=2",
+    "--config.steps=30", "--config.checkpoint.keep=1",
+)  # fmt: skip
+SCORED = ("--config.eval.every=10", "--config.eval.metrics=('swd200', 'msssim20')", "--config.eval.best=msssim20")
+
+
+@pytest.fixture(scope="module")
+def start(one_device):
+    """A function that starts the main job."""
+    started = []
+
+    def start(workdir, *more):
+        command = [sys.executable, "-m", "introvae_jax.main", *TINY, f"--workdir={workdir}", *more]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=one_device, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def finish(process):
+    status, said = process.wait(timeout=300), process.stderr.read()
+    assert "Traceback" not in said, said
+    return status, said
+
+
+def records(workdir):
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("}")]
+    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in found]
+
+
+def evaluations(workdir):
+    return [record for record in records(workdir) if "swd200" in record]
+
+
+def steps(workdir):
+    return sorted(int(p.name) for p in (pathlib.Path(workdir) / "checkpoints").iterdir())
+
+
+def state(workdir, step):
+    path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
+    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, start):
+    """A scored run that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("scored") / "run"
+    status, said = finish(start(workdir, *SCORED))
+    assert status == 0, said
+    (workdir / "said.txt").write_text(said)
+    return workdir
+
+
+def test_records_of_evaluations(unbroken):
+    found = evaluations(unbroken)
+    assert [record["step"] for record in found] == [10, 20, 30]
+    assert list(found[0]) == ["step", "kimg", "swd200", "swd200_32", "swd200_16", "msssim20"]
+    assert [record["step"] for record in records(unbroken) if "loss_rec" in record] == [
+        5,
+        6,
+        10,
+        12,
+        15,
+        18,
+        20,
+        24,
+        25,
+        30,
+    ]
+    (events,) = (unbroken / "tensorboard").iterdir()
+    for name in (b"eval/swd200", b"eval/swd200_16", b"eval/msssim20", b"loss_rec"):
+        assert name in events.read_bytes()
+    said = (unbroken / "said.txt").read_text()
+    assert f"step 20/30 | evaluation | swd200 {found[1]['swd200']:.5g} | msssim20 {found[1]['msssim20']:.5g}" in said
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(unbroken):
+    """By the lower MS-SSIM; of the others that were scored nothing is left."""
+    best = min(evaluations(unbroken), key=lambda record: record["msssim20"])["step"]
+    assert steps(unbroken) == sorted({best, 30})
+    assert introvae_jax.load(unbroken, step="best").step == best
+    assert introvae_jax.load(unbroken).step == 30
+    assert f"the best one of step {best}" in (unbroken / "said.txt").read_text()
+
+
+def test_scoring_changes_no_parameter(unbroken, tmp_path, start):
+    assert finish(start(tmp_path, "--config.log.every=5"))[0] == 0
+    assert not evaluations(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 30), state(tmp_path, 30))
+
+
+def test_killed_amid_training_and_amid_scoring_it_ends_the_same(unbroken, tmp_path, start):
+    for reached, wait in ((lambda: len(records(tmp_path)) > 1, 0.05), (lambda: evaluations(tmp_path)[1:], 0.0)):
+        process = start(tmp_path, *SCORED)
+        wait_for(reached, process)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+    status, said = finish(start(tmp_path, *SCORED))
+    assert status == 0, said
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 30), state(tmp_path, 30))
+    assert records(tmp_path) == records(unbroken)
+    assert steps(tmp_path) == steps(unbroken)
+
+
+def test_a_stop_amid_scoring_saves_and_ends_soon_and_the_score_is_made_up_for(unbroken, tmp_path, start):
+    slow = ("--config.eval.every=10", "--config.eval.metrics=('swd4500',)")
+    process = start(tmp_path, *slow)
+    wait_for(lambda: any(record["step"] == 10 for record in records(tmp_path)), process)
+    asked = time.time()
+    process.send_signal(signal.SIGTERM)
+    status, said = finish(process)
+    assert status == 0
+    assert "SIGTERM: saved step 10" in said
+    assert time.time() - asked < 15
+    assert steps(tmp_path)[-1] == 10
+    assert not any("swd4500" in record for record in records(tmp_path))
+    assert finish(start(tmp_path, *SCORED))[0] == 0
+    jax.tree.map(np.testing.assert_array_equal, state(unbroken, 30), state(tmp_path, 30))
+    assert evaluations(tmp_path) == evaluations(unbroken)
+    assert steps(tmp_path) == steps(unbroken)
+
+
+def test_a_finished_run_that_was_not_scored_is_scored_and_then_done(unbroken, tmp_path, start):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints/30/metrics")
+    (workdir / "metrics.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records(workdir) if record not in evaluations(workdir)[2:])
+    )
+    assert "evaluation" in finish(start(workdir, *SCORED))[1]
+    assert evaluations(workdir) == evaluations(unbroken)
+    assert Checkpoints(workdir).best() == Checkpoints(unbroken).best()
+    process = start(workdir, *SCORED)
+    assert (finish(process), process.returncode) == ((0, ""), 0)  # "already trained" goes to standard output
+
+
+def test_missing_weights_are_named_before_anything_is_made(tmp_path):
+    config = digits.get_config("vae")
+    config.eval.every, config.eval.metrics, config.eval.inception = 10, ("fid1k",), str(tmp_path / "nowhere.pth")
+    with pytest.raises(UserError, match=r"nowhere\.pth: there is no such file"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
+    config = digits.get_config("vae")
+    config.eval.every, config.eval.metrics = 10, ("swd16k",)
+    with pytest.raises(UserError, match="swd16k needs 16,384 real images, and there are 4,500: ask for swd4500"):
+        loop.train(config, tmp_path / "run")
+    config = digits.get_config("age")
+    config.eval.every, config.eval.metrics = 10, ("likelihood8",)
+    with pytest.raises(UserError, match=r"model\.prior = 'sphere'"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best", "figure", "sign"),
+    [(("swd8", "reconstruction4"), "", "swd8", -1), (("swd8", "active_units"), "active_units", "active_units", 1),
+     ((" msssim4",), " msssim4", "msssim4", -1), (("likelihood2", "msssim2"), "", "elbo", 1)],
+)  # fmt: skip
+def test_the_rank_is_higher_for_a_better_model(metrics, best, figure, sign, unbroken):
+    trained = introvae_jax.load(unbroken, batch_size=8)
+    config = digits.get_config("vae")
+    config.eval.metrics, config.eval.best = metrics, best
+    splits = loop.source.open_splits(config.data)
+    scores, rank = Scoring(config, splits, "RUN", StopRequest()).score(trained)
+    assert rank == sign * next(score.value for score in scores if score.name == figure)
+
+
+def test_a_stop_is_seen_between_two_batches(unbroken):
+    config, stop = digits.get_config("vae"), StopRequest()
+    config.eval.metrics = ("active_units",)
+    scoring = Scoring(config, loop.source.open_splits(config.data), "RUN", stop)
+    stop.requested = "SIGTERM"
+    with pytest.raises(Stopped):
+        scoring.score(introvae_jax.load(unbroken))
+
+
+def test_of_many_checkpoints_the_latest_and_the_best_stay(tmp_path):
+    tree = {"w": np.zeros(3)}
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step, rank in ((1, None), (2, -5.0), (3, -1.0), (4, -7.0), (5, None), (6, -2.0), (7, None)):
+        scored = None if rank is None else {"fid10k": -rank, "rank": rank}
+        checkpoints.save(step, tree, tree, {}, scored)
+        checkpoints.wait()
+    assert (checkpoints.steps(), checkpoints.best()) == ([3, 7], 3)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert (again.steps(), again.best()) == ([3, 7], 3)
+    again.close()
+
+
+def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tmp_path):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    (workdir / "checkpoints/30/metrics/metrics").write_text("{")
+    with pytest.raises(UserError, match=r"a checkpoint's figures are damaged .* remove its folder STEP/metrics"):
+        introvae_jax.load(workdir)
+    shutil.rmtree(workdir / "checkpoints/30/metrics")
+    assert introvae_jax.load(workdir).step == 30
