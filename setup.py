@@ -50,6 +50,6 @@ setuptools.setup(
         "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
         "lpips": LPIPS,
-        "test": ["pytest>=8.0", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS],
     },
 )
