@@ -74,7 +74,8 @@ def random_weights(root: pathlib.Path) -> pathlib.Path:
 
 
 def ours(folder: pathlib.Path, count: int, file: pathlib.Path) -> tuple[list[str], dict[str, str]]:
-    metrics = ",".join(f"{m}{min(count, 16_384) if m == 'swd' else count}" for m in _METRICS.value)
+    counts = {"swd": min(count, 16_384), "msssim": count // 2}
+    metrics = ",".join(f"{metric}{counts.get(metric, count)}" for metric in _METRICS.value)
     command = [
         sys.executable, "-m", "introvae_jax.evaluate", f"--real={folder / 'real'}", f"--fake={folder / 'fake'}",
         f"--metrics={metrics}", "--nocache", f"--batch_size={_BATCH_SIZE.value}", f"--inception={file}",
