@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax import disk
-from introvae_jax.evaluation.scores import headlines
-
-MOST_SCORES = 6  # panels of figures that a run was scored by
 
 
-def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None) -> None:
-    """Plots losses, adversarial health and scores over steps into a PNG. margin: drawn as a line, if any."""
+def curves(
+    records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None, scored: Sequence[str] = ()
+) -> None:
+    """Plots losses, adversarial health and the `scored` figures over steps into a PNG.
+
+    margin: drawn as a line, if any.
+    """
     panels = {
         "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
         "reconstruction (half squared error)": ("loss_rec",),
@@ -29,8 +31,7 @@ def curves(records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: f
         ),
         "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
     }
-    scored = dict.fromkeys(n for r in records if "loss_rec" not in r for n in r if n not in ("step", "kimg"))
-    panels |= {f"{name} of the averaged weights": (name,) for name in headlines(scored)[:MOST_SCORES]}
+    panels |= {f"{name} of the averaged weights": (name,) for name in scored}
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)

@@ -8,7 +8,6 @@ import io
 import os
 import pathlib
 import re
-import struct
 import warnings
 
 import numpy as np
@@ -31,9 +30,7 @@ MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompres
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
 
 # Transparency, animation, and what may hold an orientation.
-_PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-# What libjpeg may decode by itself: by channels wanted, the colour spaces where Pillow gives the same values.
-_DIRECT_JPEG = {3: ("YCbCr", "Gray"), 1: ("Gray",)}
+PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 
 warnings.filterwarnings("ignore", module="PIL")  # of bombs, where MAX_PIXELS is stricter, and of odd EXIF data
 
@@ -119,47 +116,10 @@ def shape(image: bytes | np.ndarray) -> tuple[int, int]:
     """Height and width that `decode_whole` will find, from the header alone. Raises BadImage."""
     with _as_bad_image():
         file = _open(image)
-        if file.format == "PNG" and not any(chunk in image for chunk in _PNG_CHUNKS_THAT_CHANGE):
+        if file.format == "PNG" and not any(chunk in image for chunk in PNG_CHUNKS_THAT_CHANGE):
             return file.size[::-1]  # without unpacking the pixels, behind which Pillow looks for a rotation
         turned = file.getexif().get(0x0112, 1) in range(5, 9)
         return file.size if turned else file.size[::-1]
-
-
-def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
-    """`decode`, its array written to `out`; fast for plain JPEGs and PNGs that have the wanted size already."""
-    if crop_box(target.crop, *out.shape[:2]) == (0, 0, *out.shape[:2]):
-        try:
-            if _is_plain_jpeg(image, out.shape):
-                simplejpeg.decode_jpeg(image, "RGB" if target.channels == 3 else "GRAY", buffer=out)
-                return
-            if _is_plain_png(image, out.shape):
-                out[:] = np.asarray(Image.open(io.BytesIO(image), formats=["PNG"])).reshape(out.shape)
-                return
-        except (ValueError, OSError, SyntaxError):
-            pass  # a flaw that Pillow may forgive; if not, `decode` says what is wrong
-    out[:] = decode(image, target).array
-
-
-def _is_plain_jpeg(image: bytes, shape: tuple[int, int, int]) -> bool:
-    """Of this shape, without metadata that may turn it."""
-    head = image[: image.find(b"\xff\xda")]  # up to the scan
-    if image[:2] != b"\xff\xd8" or b"Exif\0" in head or b"tiff:" in head:
-        return False
-    height, width, colour, _ = simplejpeg.decode_jpeg_header(image)
-    return (height, width) == shape[:2] and colour in _DIRECT_JPEG[shape[2]]
-
-
-def _is_plain_png(image: bytes, shape: tuple[int, int, int]) -> bool:
-    """Of this shape, 8 bits of grey or RGB, without chunks that may change what is seen."""
-    header = struct.pack(">IIBB", shape[1], shape[0], 8, 2 if shape[2] == 3 else 0)
-    if image[:4] != b"\x89PNG" or image[16:26] != header:
-        return False
-    place, kinds = 8, set()
-    while place + 8 <= len(image):
-        length, kind = struct.unpack_from(">I4s", image, place)
-        kinds.add(kind)
-        place += 12 + length
-    return kinds.isdisjoint(_PNG_CHUNKS_THAT_CHANGE)
 
 
 def flaw(image: bytes | np.ndarray) -> str:

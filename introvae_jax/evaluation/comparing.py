@@ -5,7 +5,7 @@ from typing import Any
 
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import streaming
-from introvae_jax.evaluation.reference import Reference
+from introvae_jax.evaluation.cache import Cache
 from introvae_jax.evaluation.requests import OfSets
 from introvae_jax.evaluation.scores import Score
 from introvae_jax.evaluation.streaming import Take
@@ -24,7 +24,7 @@ class Comparison:
 
     def __init__(
         self, requests: Sequence[OfSets], real: Images, shape: tuple[int, ...], views: Views, *,
-        generated: int | None = None, floor: bool = False, batch_size: int = 64, cache: Reference | None = None,
+        generated: int | None = None, floor: bool = False, batch_size: int = 64, cache: Cache | None = None,
     ):  # fmt: skip
         self._real, self._floor, self._batch_size, self._cache = real, floor, batch_size, cache
         if requests and real.shape != shape:

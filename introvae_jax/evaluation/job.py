@@ -15,8 +15,8 @@ from introvae_jax import disk, model
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation import encoding, requests, scores, subjects
+from introvae_jax.evaluation.cache import Cache
 from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.reference import Reference
 from introvae_jax.evaluation.views import Views
 from introvae_jax.features.weights import INCEPTION_SHA256
 
@@ -102,7 +102,7 @@ def _of_folders(
     fake = subjects.of_place(options.fake, "generated", target, options.seed)
     comparison = Comparison(
         of_sets, real, fake.shape, options.views, generated=fake.count, floor=options.floor,
-        batch_size=options.batch_size, cache=Reference(real.stamp) if options.cache else None,
+        batch_size=options.batch_size, cache=Cache(real.stamp) if options.cache else None,
     )  # fmt: skip
     return functools.partial(comparison.score, fake)
 
@@ -131,7 +131,7 @@ def _of_model(
             real = subjects.of_split(splits, options.split, "real", data, options.seed)
         comparison = Comparison(
             of_sets, real, trained.image_shape, options.views, floor=options.floor, batch_size=options.batch_size,
-            cache=Reference(real.stamp) if options.cache else None,
+            cache=Cache(real.stamp) if options.cache else None,
         )  # fmt: skip
         if options.seed + comparison.generated > 2**32:
             raise UserError(

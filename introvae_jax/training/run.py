@@ -13,12 +13,14 @@ import introvae_jax
 from introvae_jax import config as config_lib
 from introvae_jax import model, objectives, pictures, plots
 from introvae_jax.data import source
+from introvae_jax.evaluation.scores import headlines
 from introvae_jax.training import calibrate, drawing, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.health import Facts
 from introvae_jax.training.logging import Reporter
 
+MOST_SCORES = 6  # that have a panel among the curves
 FACTS_IMAGES = 128  # behind the error of the mean image
 
 
@@ -124,7 +126,9 @@ class Run:
         """curves.png of everything in metrics.jsonl."""
         records = pictures.read_records(self.workdir / "metrics.jsonl")
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
-        plots.curves(records, self.workdir / "curves.png", margin)
+        scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
+        shown = [name for name in headlines(scored) if name not in ("step", "kimg")][:MOST_SCORES]
+        plots.curves(records, self.workdir / "curves.png", margin, shown)
 
     def advice_on_non_finite(self) -> str:
         """What to try after numbers ran away."""

@@ -10,8 +10,8 @@ import numpy as np
 from introvae_jax import model
 from introvae_jax.data import source
 from introvae_jax.evaluation import encoding, requests, subjects
+from introvae_jax.evaluation.cache import Cache
 from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.reference import Reference
 from introvae_jax.evaluation.scores import Score
 from introvae_jax.evaluation.views import Views
 from introvae_jax.training.stop import StopRequest
@@ -37,7 +37,7 @@ class Scoring:
         views = Views(inception_path=config.eval.inception, flag="--config.eval.inception")
         self._comparison = Comparison(
             of_sets, self._stoppable(real), model.example_shape(config), views,
-            batch_size=batch_size, cache=Reference(real.stamp),
+            batch_size=batch_size, cache=Cache(real.stamp),
         )  # fmt: skip
         self._encoding = encoding.Encoding(of_encoder, self._stoppable(held_out), config, batch_size=batch_size)
         self._best = (config.eval.best or config.eval.metrics[0]).strip()

@@ -1,6 +1,5 @@
 """Whole runs as a user starts them: killed, stopped, resumed, refused."""
 
-import json
 import pathlib
 import random
 import shutil
@@ -11,8 +10,8 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from runs import records, state, terms, wait_for
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -47,29 +46,6 @@ def start(one_device):
 def finish(process):
     """Exit status and what was said."""
     return process.wait(timeout=300), process.stderr.read()
-
-
-def records(workdir):
-    path = pathlib.Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def terms(workdir):
-    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in records(workdir)]
-
-
-def state(workdir, step):
-    path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.time() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

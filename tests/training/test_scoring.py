@@ -10,8 +10,8 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from runs import state, terms, wait_for
 
 from configs import digits
 import introvae_jax
@@ -55,32 +55,12 @@ def finish(process):
     return status, said
 
 
-def records(workdir):
-    path = pathlib.Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("}")]
-    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in found]
-
-
 def evaluations(workdir):
-    return [record for record in records(workdir) if "swd200" in record]
+    return [record for record in terms(workdir) if "swd200" in record]
 
 
 def steps(workdir):
     return sorted(int(p.name) for p in (pathlib.Path(workdir) / "checkpoints").iterdir())
-
-
-def state(workdir, step):
-    path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.time() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.time() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +77,7 @@ def test_records_of_evaluations(unbroken):
     found = evaluations(unbroken)
     assert [record["step"] for record in found] == [10, 20, 30]
     assert list(found[0]) == ["step", "kimg", "swd200", "swd200_32", "swd200_16", "msssim20"]
-    assert [record["step"] for record in records(unbroken) if "loss_rec" in record] == [
+    assert [record["step"] for record in terms(unbroken) if "loss_rec" in record] == [
         5,
         6,
         10,
@@ -132,7 +112,7 @@ def test_scoring_changes_no_parameter(unbroken, tmp_path, start):
 
 
 def test_killed_amid_training_and_amid_scoring_it_ends_the_same(unbroken, tmp_path, start):
-    for reached, wait in ((lambda: len(records(tmp_path)) > 1, 0.05), (lambda: evaluations(tmp_path)[1:], 0.0)):
+    for reached, wait in ((lambda: len(terms(tmp_path)) > 1, 0.05), (lambda: evaluations(tmp_path)[1:], 0.0)):
         process = start(tmp_path, *SCORED)
         wait_for(reached, process)
         time.sleep(wait)
@@ -141,14 +121,14 @@ def test_killed_amid_training_and_amid_scoring_it_ends_the_same(unbroken, tmp_pa
     status, said = finish(start(tmp_path, *SCORED))
     assert status == 0, said
     jax.tree.map(np.testing.assert_array_equal, state(unbroken, 30), state(tmp_path, 30))
-    assert records(tmp_path) == records(unbroken)
+    assert terms(tmp_path) == terms(unbroken)
     assert steps(tmp_path) == steps(unbroken)
 
 
 def test_a_stop_amid_scoring_saves_and_ends_soon_and_the_score_is_made_up_for(unbroken, tmp_path, start):
     slow = ("--config.eval.every=10", "--config.eval.metrics=('swd4500',)")
     process = start(tmp_path, *slow)
-    wait_for(lambda: any(record["step"] == 10 for record in records(tmp_path)), process)
+    wait_for(lambda: any(record["step"] == 10 for record in terms(tmp_path)), process)
     asked = time.time()
     process.send_signal(signal.SIGTERM)
     status, said = finish(process)
@@ -156,7 +136,7 @@ def test_a_stop_amid_scoring_saves_and_ends_soon_and_the_score_is_made_up_for(un
     assert "SIGTERM: saved step 10" in said
     assert time.time() - asked < 15
     assert steps(tmp_path)[-1] == 10
-    assert not any("swd4500" in record for record in records(tmp_path))
+    assert not any("swd4500" in record for record in terms(tmp_path))
     assert finish(start(tmp_path, *SCORED))[0] == 0
     jax.tree.map(np.testing.assert_array_equal, state(unbroken, 30), state(tmp_path, 30))
     assert evaluations(tmp_path) == evaluations(unbroken)
@@ -167,7 +147,7 @@ def test_a_finished_run_that_was_not_scored_is_scored_and_then_done(unbroken, tm
     workdir = shutil.copytree(unbroken, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints/30/metrics")
     (workdir / "metrics.jsonl").write_text(
-        "".join(json.dumps(record) + "\n" for record in records(workdir) if record not in evaluations(workdir)[2:])
+        "".join(json.dumps(record) + "\n" for record in terms(workdir) if record not in evaluations(workdir)[2:])
     )
     assert "evaluation" in finish(start(workdir, *SCORED))[1]
     assert evaluations(workdir) == evaluations(unbroken)

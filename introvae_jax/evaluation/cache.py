@@ -20,7 +20,7 @@ from introvae_jax.metrics import frechet
 VERSION = 1  # of what a stamp says; another one makes old files unknown
 
 
-class Reference:
+class Cache:
     """Files under the cache directory, each stamped with all that its moments depend on.
 
     stamp: which images, and how they were brought to their size.

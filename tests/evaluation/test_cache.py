@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from small import blobs
 
-from introvae_jax.evaluation import job, reference, requests, subjects
+from introvae_jax.evaluation import job, requests, subjects
+from introvae_jax.evaluation.cache import Cache
 from introvae_jax.evaluation.collecting import Moments, Rows
 from introvae_jax.evaluation.comparing import Comparison
 from introvae_jax.evaluation.views import View, Views
@@ -26,12 +27,12 @@ def moments(seed=0, count=9):
 
 def load(stamp=None, key=KEY, protocol=None):
     view = View(lambda x: x, protocol or PROTOCOL)
-    return reference.Reference(stamp or STAMP).load([key], {"alexnet": view, "inception": view})
+    return Cache(stamp or STAMP).load([key], {"alexnet": view, "inception": view})
 
 
 @pytest.fixture
 def kept(cache):
-    reference.Reference(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
+    Cache(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
     (path,) = cache.iterdir()
     return path
 
@@ -59,7 +60,7 @@ def test_another_part_or_collection_never_hits(kept, key):
 
 
 def test_a_hash_that_collides_is_no_hit(kept, cache):
-    other = reference.Reference({**STAMP, "seed": 1})
+    other = Cache({**STAMP, "seed": 1})
     path = other._path(other._of(KEY, {"alexnet": View(lambda x: x, PROTOCOL)}))
     path.write_bytes(kept.read_bytes())
     assert not load({**STAMP, "seed": 1})
@@ -83,7 +84,7 @@ def test_a_damaged_file_is_measured_anew_with_a_warning(kept, damage, capsys):
     assert not load()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"introvae_jax: warning: {kept}: not readable")
-    reference.Reference(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
+    Cache(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
     assert load()
 
 
@@ -128,9 +129,7 @@ def test_the_second_evaluation_reads_no_real_image(cache, cheap):
     def score(seed, words, **options):
         real = subjects.of_source(Source(), (32, 32, 3), "real", {}, seed)
         stamp = {"identity": "x", "seed": seed}
-        comparison = Comparison(
-            requests.parse(words)[0], real, (32, 32, 3), Views(), cache=reference.Reference(stamp), **options
-        )
+        comparison = Comparison(requests.parse(words)[0], real, (32, 32, 3), Views(), cache=Cache(stamp), **options)
         fake = subjects.of_source(blobs(12, 1), (32, 32, 3), "generated", {}, 0)
         return [(s.name, s.value, s.floor, s.protocol) for s in comparison.score(fake)]
 
@@ -150,7 +149,7 @@ def test_runs_whose_images_were_resized_otherwise_share_nothing():
     views = {"alexnet": View(lambda x: x, PROTOCOL)}
     paths = set()
     for how in ("lanczos", "bilinear"):
-        one = reference.Reference({**STAMP, "resize": how})
+        one = Cache({**STAMP, "resize": how})
         paths.add(one._path(one._of(KEY, views)))
     assert len(paths) == 2
 

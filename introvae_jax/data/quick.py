@@ -1,0 +1,51 @@
+"""The arrays of `images.decode`, faster where an encoded image holds just what is wanted."""
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image
+import simplejpeg
+
+from introvae_jax.data import images
+from introvae_jax.data.images import PNG_CHUNKS_THAT_CHANGE, Target, crop_box
+
+# What libjpeg may decode by itself: by channels wanted, the colour spaces where Pillow gives the same values.
+_DIRECT_JPEG = {3: ("YCbCr", "Gray"), 1: ("Gray",)}
+
+
+def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
+    """`images.decode`, its array written to `out`; fast for plain JPEGs and PNGs that have the wanted size already."""
+    if crop_box(target.crop, *out.shape[:2]) == (0, 0, *out.shape[:2]):
+        try:
+            if _is_plain_jpeg(image, out.shape):
+                simplejpeg.decode_jpeg(image, "RGB" if target.channels == 3 else "GRAY", buffer=out)
+                return
+            if _is_plain_png(image, out.shape):
+                out[:] = np.asarray(Image.open(io.BytesIO(image), formats=["PNG"])).reshape(out.shape)
+                return
+        except (ValueError, OSError, SyntaxError):
+            pass  # a flaw that Pillow may forgive; if not, `images.decode` says what is wrong
+    out[:] = images.decode(image, target).array
+
+
+def _is_plain_jpeg(image: bytes, shape: tuple[int, int, int]) -> bool:
+    """Of this shape, without metadata that may turn it."""
+    head = image[: image.find(b"\xff\xda")]  # up to the scan
+    if image[:2] != b"\xff\xd8" or b"Exif\0" in head or b"tiff:" in head:
+        return False
+    height, width, colour, _ = simplejpeg.decode_jpeg_header(image)
+    return (height, width) == shape[:2] and colour in _DIRECT_JPEG[shape[2]]
+
+
+def _is_plain_png(image: bytes, shape: tuple[int, int, int]) -> bool:
+    """Of this shape, 8 bits of grey or RGB, without chunks that may change what is seen."""
+    header = struct.pack(">IIBB", shape[1], shape[0], 8, 2 if shape[2] == 3 else 0)
+    if image[:4] != b"\x89PNG" or image[16:26] != header:
+        return False
+    place, kinds = 8, set()
+    while place + 8 <= len(image):
+        length, kind = struct.unpack_from(">I4s", image, place)
+        kinds.add(kind)
+        place += 12 + length
+    return kinds.isdisjoint(PNG_CHUNKS_THAT_CHANGE)
