@@ -8,6 +8,7 @@ import numpy as np
 
 from introvae_jax.data.source import Source
 
+PASSES = 2**32  # of all images: without end for a training, and unlike Grain's infinity divisible by any batch size
 MAX_THREADS = 32  # more of them wait for Python's lock only
 
 
@@ -16,7 +17,7 @@ def order(count: int, *, batch_size: int, seed: int) -> grain.MapDataset:
 
     A batch is a pure function of `seed` and its number, so a run's place in its data is its step alone.
     """
-    return grain.MapDataset.range(count).seed(seed).shuffle().repeat().batch(batch_size).map(np.asarray)
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat(PASSES).batch(batch_size).map(np.asarray)
 
 
 def batches(

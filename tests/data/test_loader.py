@@ -22,6 +22,10 @@ def test_each_pass_shows_every_image_once_in_another_order():
     assert not np.array_equal(passes[0], np.arange(24))
 
 
+def test_a_batch_may_be_one_image():
+    np.testing.assert_array_equal(np.concatenate(take(24, batch_size=1)), np.concatenate(take(3)))
+
+
 def test_the_seed_decides_the_order():
     np.testing.assert_array_equal(take(3), take(3))
     assert not np.array_equal(take(3), take(3, seed=2))
