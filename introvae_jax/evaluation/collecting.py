@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import os
 import tempfile
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ class Moments:
 
 
 class Rows:
-    """All rows [B, D], as float32 in a file that ends with the process; `value` maps it, [N, D]."""
+    """All rows [B, D], as float32 in a file that ends with the process; `value` reads them where they are indexed."""
 
     def __init__(self):
         self._file = tempfile.TemporaryFile(prefix="introvae_jax_")  # noqa: SIM115 - it closes with this object
@@ -57,10 +58,41 @@ class Rows:
         self._shape = (self._shape[0] + len(rows), rows.shape[1])
 
     @property
-    def value(self) -> np.ndarray:
+    def value(self) -> "Stored":
         with _named():
             self._file.flush()
-        return np.memmap(self._file, np.float32, mode="r", shape=self._shape)
+        return Stored(self._file, self._shape)
+
+
+class Stored:
+    """float32 [N, D] in a file. Unlike a memory map it leaves nothing behind in memory that was read and is done with.
+
+    A slice or an array of row numbers as index gives these rows as an array.
+    """
+
+    ndim = 2
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int]):
+        self.shape, self._file = shape, file
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if not isinstance(rows, slice):
+            return np.concatenate([self._read(row, row + 1) for row in map(int, rows)])
+        start, stop, step = rows.indices(len(self))
+        return self._read(start, max(start, stop))[::step]
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, self.shape[1]), np.float32)
+        view, place = memoryview(out.reshape(-1).view(np.uint8)), start * out.itemsize * self.shape[1]
+        while view:
+            count = os.preadv(self._file.fileno(), [view], place)
+            if not count:
+                raise IndexError(f"rows {start} to {stop} of {len(self)}")
+            view, place = view[count:], place + count
+        return out
 
 
 @contextlib.contextmanager
@@ -88,7 +120,7 @@ class Descriptors:
             level.add(patches)
 
     @property
-    def value(self) -> list[np.ndarray]:
+    def value(self) -> list[Stored]:
         return [level.value for level in self._levels]
 
 
