@@ -114,7 +114,8 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
     """What is scored while training."""
-    metrics = values["eval.metrics"]
+    metrics = requests.split(values["eval.metrics"])
+    best = values["eval.best"] or (metrics[0] if metrics else "")
     try:
         names = {request.name for kind in requests.parse(metrics) for request in kind}
     except UserError as error:
@@ -123,6 +124,7 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
         "ood" not in names, "eval.metrics", "metrics without 'ood', which needs other images: introvae_jax.evaluate"
     )
     require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
+    require(not best.startswith("active_units"), "eval.best", "a metric of which less or more is better")
     if values["eval.every"]:
         require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")

@@ -150,7 +150,8 @@ class Encoding:
             for name in outside
         }
         protocol = {"images_outside": self._outside.count, **self._outside.protocol}
-        return [_Part(f"score {_AT_MU}: how often an image from outside has the higher one", values, protocol)]
+        scores = f"KL, or KL + beta AE (minus the ELBO), {_AT_MU}"
+        return [_Part(f"how often an image from outside has the higher {scores}; 0.5 tells nothing", values, protocol)]
 
 
 _ssim = jax.jit(ssim.ssim)

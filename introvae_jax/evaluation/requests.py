@@ -40,10 +40,15 @@ class OfEncoder:
     count: int | None
 
 
+def split(words: Sequence[str]) -> list[str]:
+    """The words, each once: they may come with commas between, and blanks around."""
+    return list(dict.fromkeys(part.strip() for word in words for part in str(word).split(",")))
+
+
 def parse(words: Sequence[str]) -> tuple[list[OfSets], list[OfEncoder]]:
     """What `words` ask for. Raises UserError for a word that is no figure, or asks one for too few images."""
     of_sets, of_encoder = [], []
-    for word in dict.fromkeys(str(word).strip() for word in words):
+    for word in split(words):
         match = _WORD.fullmatch(word)
         name = match[1] if match else ""
         if name not in FIGURES and (name not in OF_ENCODER or match[4]):

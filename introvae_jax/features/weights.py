@@ -86,7 +86,7 @@ def checked(path: str | os.PathLike, sha256: str) -> pathlib.Path:
 
 def _download(url: str, target: pathlib.Path, sha256: str, size: int, flag: str) -> None:
     """The file appears as `target` when it is complete and checked. flag: the user's way to name another place."""
-    way_out = f"get the file elsewhere and put it at {target} or give {flag}"
+    way_out = f"get the file elsewhere and put it at {target} or give {flag}; alexnet_frechet and swd need no download"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         disk.require_space(target.parent, size, target.name, "the download begins anew")

@@ -9,7 +9,9 @@ Orbax writes under a temporary name and renames at the end: what is there under 
 """
 
 from collections.abc import Callable
+import functools
 import json
+import math
 import os
 from typing import Any
 
@@ -30,17 +32,19 @@ ITEMS = ("state", "statistics", "run")
 class Checkpoints:
     """The checkpoints of one work directory. None for `keep` opens them for reading only.
 
-    Of those that are written, `keep` of the latest stay, and the one with the best `rank` beside them.
+    Of those that are written, `keep` of the latest stay, and beside them the best of those ranked by the figure
+    `ranked_by`: ranks by different figures cannot be compared.
     """
 
-    def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
+    def __init__(self, workdir: str | os.PathLike, keep: int | None = None, ranked_by: str | None = None):
         self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+        rank = functools.partial(_rank, by=ranked_by)
         policies = [
             preservation_policy.LatestN(keep),
-            preservation_policy.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
+            preservation_policy.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False),
         ]  # max_to_keep beside best_fn would delete the latest checkpoint
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), best_fn=_rank, create=False,
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), best_fn=rank, create=False,
             cleanup_tmp_directories=keep is not None,
         )  # fmt: skip
         if keep is not None:
@@ -61,26 +65,28 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The step that scored best, None if none on disk was scored."""
-        ranks = {step: _rank(metrics) for step in self.steps() if (metrics := self._manager.metrics(step))}
-        return max(ranks, key=ranks.get, default=None)
+        """The step that scored best, by the figure that ranked last; None if none on disk was scored."""
+        scored = {step: metrics for step in self.steps() if (metrics := self._manager.metrics(step))}
+        by = scored[max(scored)].get("rank_of") if scored else None
+        return max(scored, key=lambda step: _rank(scored[step], by), default=None)
 
     def is_scored(self, step: int) -> bool:
         """Whether figures were saved with the checkpoint."""
         return self._manager.metrics(step) is not None
 
-    def add_scores(self, step: int, scored: dict[str, float]) -> None:
+    def add_scores(self, step: int, scored: dict[str, Any]) -> None:
         """Puts figures to a checkpoint that was saved without, as `save` does. Raises UserError as it does."""
         write = ocp.Checkpointer(ocp.JsonCheckpointHandler("metrics")).save
         self._guard_write(lambda: write(self.directory / str(step) / "metrics", scored))
         self._manager.reload()  # it remembers what it found at first
 
     def save(
-        self, step: int, state: Any, statistics: Any, run: dict[str, Any], scored: dict[str, float] | None = None
+        self, step: int, state: Any, statistics: Any, run: dict[str, Any], scored: dict[str, Any] | None = None
     ) -> None:
         """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written.
 
-        scored: figures of this checkpoint, and under "rank" a number that is higher for better ones.
+        scored: figures of this checkpoint, under "rank" a number that is higher for better ones, and under "rank_of"
+        what it was made of.
         """
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -135,9 +141,9 @@ class Checkpoints:
             raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
 
 
-def _rank(scored: dict[str, float]) -> float:
-    """By which checkpoints are ordered, higher for better."""
-    return scored["rank"]
+def _rank(scored: dict[str, Any], by: str | None) -> float:
+    """By which checkpoints are ordered, higher for better; those ranked by something else come last."""
+    return scored["rank"] if scored.get("rank_of") == by else -math.inf
 
 
 def _first_line(error: Exception) -> str:

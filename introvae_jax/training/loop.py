@@ -19,7 +19,7 @@ from introvae_jax.training.checkpoint import Checkpoints
 from introvae_jax.training.health import Health
 from introvae_jax.training.logging import NonFinite, Reporter
 from introvae_jax.training.run import Run
-from introvae_jax.training.scoring import Scoring, Stopped
+from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
 
@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop = StopRequest()
     scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
-    checkpoints = _open_checkpoints(workdir, config.checkpoint.keep)
+    checkpoints = _open_checkpoints(workdir, config)
     state = _start_or_resume(run, checkpoints)
     start = int(state.step)
     owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
@@ -135,19 +135,20 @@ def _scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
 
 def _score(
     scoring: Scoring, trained: model.Model, reporter: Reporter, last: bool
-) -> tuple[dict[str, float] | None, bool]:
+) -> tuple[dict[str, Any] | None, bool]:
     """What the checkpoint scored, and whether it is the last one: a stop may be asked for meanwhile."""
     try:
         scores, rank = scoring.score(trained)
     except Stopped:
         return None, True
     reporter.scored(trained.step, scores)
-    return {score.name: score.value for score in scores} | {"rank": rank}, last
+    figures = {score.name: score.value for score in scores}
+    return {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}, last
 
 
-def _open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
+def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
     try:
-        return Checkpoints(workdir, keep)
+        return Checkpoints(workdir, config.checkpoint.keep, ranked_by(config) if config.eval.every else None)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: {error.strerror or error}; choose one that can be written") from error
 

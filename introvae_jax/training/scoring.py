@@ -21,6 +21,11 @@ class Stopped(Exception):
     """A stop was asked for amid an evaluation."""
 
 
+def ranked_by(config: ml_collections.ConfigDict) -> str:
+    """The word of `config.eval.metrics` whose first figure tells which checkpoint is best."""
+    return config.eval.best.strip() or requests.split(config.eval.metrics)[0]
+
+
 class Scoring:
     """The figures of `config.eval`, of samples against training images and of held-out images.
 
@@ -40,7 +45,7 @@ class Scoring:
             batch_size=batch_size, cache=Cache(real.stamp),
         )  # fmt: skip
         self._encoding = encoding.Encoding(of_encoder, self._stoppable(held_out), config, batch_size=batch_size)
-        self._best = (config.eval.best or config.eval.metrics[0]).strip()
+        self._best = ranked_by(config)
 
     def score(self, trained: model.Model) -> tuple[list[Score], float]:
         """The scores of a model and its rank, higher for a better one. Raises Stopped when a stop is asked for."""

@@ -213,6 +213,19 @@ def test_of_many_checkpoints_the_latest_and_the_best_stay(tmp_path):
     again.close()
 
 
+def test_ranks_by_different_figures_are_not_compared(tmp_path):
+    tree = {"w": np.zeros(3)}
+    for first, by, ranks in ((1, "reconstruction", (-0.1, -0.2)), (3, "swd1000", (-90.0, -80.0, -85.0))):
+        checkpoints = Checkpoints(tmp_path, keep=1, ranked_by=by)
+        for step, rank in enumerate(ranks, first):
+            checkpoints.save(step, tree, tree, {}, {"rank": rank, "rank_of": by})
+            checkpoints.wait()
+        checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert (again.steps(), again.best()) == ([4, 5], 4)
+    again.close()
+
+
 def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tmp_path):
     workdir = shutil.copytree(unbroken, tmp_path / "run")
     (workdir / "checkpoints/30/metrics/metrics").write_text("{")
