@@ -124,7 +124,7 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
         "ood" not in names, "eval.metrics", "metrics without 'ood', which needs other images: introvae_jax.evaluate"
     )
     require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
-    require(not best.startswith("active_units"), "eval.best", "a metric of which less or more is better")
+    require(not best.startswith("active_units"), "eval.best", "another metric than active_units, which ranks nothing")
     if values["eval.every"]:
         require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")

@@ -193,3 +193,12 @@ def test_a_warm_up_that_never_ends_is_warned_of(capsys):
 )  # fmt: skip
 def test_the_work_directory_is_named_after_the_config(argument, workdir):
     assert main.default_workdir(argument) == workdir
+
+
+def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():
+    config = load("digits")
+    config.eval.metrics, config.eval.best = ("swd1k, active_units",), "swd1k"
+    config_lib.validate(config)
+    config.eval.best = "active_units"
+    with pytest.raises(UserError, match="another metric than active_units, which ranks nothing"):
+        config_lib.validate(config)
