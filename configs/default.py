@@ -77,5 +77,6 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every = 1_000  # steps between checkpoints
     checkpoint.keep = 2  # how many of the latest stay on disk, beside the best one
+    checkpoint.rollbacks = 0  # how often a run may go back to the last one, with other noise, at a non-finite number
     checkpoint.calibration_batches = 32  # batches behind the BatchNorm statistics stored for sampling
     return config.lock()  # a misspelt key of an experiment is an error

@@ -44,6 +44,7 @@ _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
     "objective.match_x", "objective.match_z",
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
+    "checkpoint.rollbacks",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
 RULED = (

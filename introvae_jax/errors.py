@@ -7,9 +7,18 @@ import sys
 
 from absl import app, flags, logging
 
+AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
+
 
 class UserError(Exception):
-    """Something that the user can put right. The message names the thing and the way out."""
+    """Something that the user can put right. The message names the thing and the way out.
+
+    status: what the command exits with.
+    """
+
+    def __init__(self, message: str, status: int = 1):
+        super().__init__(message)
+        self.status = status
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -37,7 +46,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except UserError as error:
             if flags.FLAGS.verbosity >= 1:
                 raise
-            fail(str(error))
+            fail(str(error), error.status)
         except KeyboardInterrupt:
             fail("interrupted; what was written before stays")
 
@@ -49,9 +58,10 @@ def warn(message: str) -> None:
     print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
 
 
-def fail(message: str) -> None:
-    """Ends the process with `message` and exit status 1."""
-    sys.exit(f"introvae_jax: error: {message}")
+def fail(message: str, status: int = 1) -> None:
+    """Ends the process with `message` and the exit status."""
+    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ Any key of the config can be set on the command line: --config.batch_size=64.
 
 import pathlib
 import re
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -20,17 +21,34 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where checkpoints, metrics and pictures go; runs/NAME, after the config, without it."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where several processes train one model and no cluster says."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", lower_bound=0)
+_PEER_TIMEOUT = flags.DEFINE_float(
+    "peer_timeout", 60, "Seconds without a sign of life after which another process counts as gone.", lower_bound=5
+)
+_STALL_TIMEOUT = flags.DEFINE_float(
+    "stall_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
+)
 
 
 def main(_) -> None:
-    """Trains as the flags say."""
-    from introvae_jax.training import loop  # here, so that --help and a wrong flag answer at once
+    """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
+    from introvae_jax.training import loop, processes  # here, so that --help and a wrong flag answer at once
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     path = argument.partition(":")[0]
     if not pathlib.Path(path).is_file():
         raise errors.UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
-    loop.train(CONFIG.value, WORKDIR.value or default_workdir(argument))
+    processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
+    trained = loop.train(
+        CONFIG.value, WORKDIR.value or default_workdir(argument),
+        patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value,
+    )  # fmt: skip
+    if not trained:
+        sys.exit(errors.AGAIN)
 
 
 def default_workdir(config_argument: str) -> str:

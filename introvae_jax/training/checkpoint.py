@@ -5,7 +5,8 @@
     WORKDIR/checkpoints/STEP/run          config, identity of the data, versions (JSON)
     WORKDIR/checkpoints/STEP/metrics      what it scored, if it was scored while training (JSON)
 
-Orbax writes under a temporary name and renames at the end: what is there under its step is whole.
+Orbax writes under a temporary name and renames at the end: what is there under its step was whole once. The run's
+record holds checksums of all of it, so that what disks and people do to it later is noticed.
 """
 
 from collections.abc import Callable
@@ -23,10 +24,15 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from introvae_jax import disk
 from introvae_jax.errors import UserError
+from introvae_jax.training import digests, processes
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
 WRITE_ERRORS = (OSError, RuntimeError, ValueError)
 ITEMS = ("state", "statistics", "run")
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
 
 
 class Checkpoints:
@@ -38,6 +44,8 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None, ranked_by: str | None = None):
         self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+        self._keep = keep
+        self._aside = self.directory.parent / "damaged"
         rank = functools.partial(_rank, by=ranked_by)
         policies = [
             preservation_policy.LatestN(keep),
@@ -74,28 +82,33 @@ class Checkpoints:
         """Whether figures were saved with the checkpoint."""
         return self._manager.metrics(step) is not None
 
-    def add_scores(self, step: int, scored: dict[str, Any]) -> None:
-        """Puts figures to a checkpoint that was saved without, as `save` does. Raises UserError as it does."""
-        write = ocp.Checkpointer(ocp.JsonCheckpointHandler("metrics")).save
-        self._guard_write(lambda: write(self.directory / str(step) / "metrics", scored))
-        self._manager.reload()  # it remembers what it found at first
+    def add_scores(self, step: int, scored: dict[str, Any] | None) -> None:
+        """Puts figures to a checkpoint, once it is on disk; None on processes that leave it to another.
 
-    def save(
-        self, step: int, state: Any, statistics: Any, run: dict[str, Any], scored: dict[str, Any] | None = None
-    ) -> None:
-        """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written.
-
-        scored: figures of this checkpoint, under "rank" a number that is higher for better ones, and under "rank_of"
-        what it was made of.
+        scored: under "rank" a number that is higher for better ones, and under "rank_of" what it was made of. A
+        checkpoint that stayed because it had been the best goes. Raises UserError as `save` does.
         """
+        self.wait()
+        if scored is not None:
+            file = self.directory / str(step) / "metrics" / "metrics"
+            self._guard_write(lambda: _write_json(file, scored))
+        processes.wait_for_all(f"scored {step}")
+        stay = {*self.steps()[-self._keep :], self.best()}
+        for left in set(self.steps()) - stay:
+            self._guard_write(functools.partial(self._manager.delete, left))
+
+    def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
+        """Starts writing; training may go on. Raises UserError if this or an earlier one could not be written."""
+        sums = {"state": digests.of_arrays(state), "statistics": digests.of_arrays(statistics)}
+        record = {**run, "digests": sums}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             statistics=ocp.args.StandardSave(statistics),
-            run=ocp.args.JsonSave(run),
+            run=ocp.args.JsonSave({**record, "digest": digests.of_record(record)}),
         )
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, statistics)))
         disk.require_space(self.directory, size, f"the checkpoint of step {step}")
-        self._guard_write(lambda: self._manager.save(step, args=items, metrics=scored))
+        self._guard_write(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
         """Returns once everything is on disk. Raises UserError if something could not be written."""
@@ -106,31 +119,58 @@ class Checkpoints:
         self._guard_write(self._manager.close)
 
     def restore_run(self, step: int) -> dict[str, Any]:
-        """Config, identity of the data and versions."""
-        return self._restore(step, run=ocp.args.JsonRestore()).run
+        """Config, identity of the data, versions and checksums. Raises Damaged if it is not what was written."""
+        run = self._restore(step, run=ocp.args.JsonRestore()).run
+        digest = run.pop("digest", None)  # older checkpoints have none
+        if digest is not None and digest != digests.of_record(run):
+            raise self._damaged(step, "the record of the run has changed")
+        return run
 
     def restore_state(self, step: int, template: Any) -> Any:
-        """The training state, shaped and placed as `template`."""
+        """The training state, shaped and placed as `template`. Raises Damaged if anything is not what was written."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._restore(step, state=ocp.args.StandardRestore(target)).state
+        return self._restore_arrays(step, state=ocp.args.StandardRestore(target)).state
 
     def restore_model(self, step: int, template: Any) -> tuple[Any, Any]:
-        """The part of the state that `template` (arrays' shapes) names, and the statistics, as numpy arrays."""
+        """The part of the state that `template` (arrays' shapes) names, and the statistics, as numpy arrays.
+
+        Raises Damaged if it is not what was written.
+        """
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
         part = ocp.args.PyTreeRestore(item=template, restore_args=as_numpy, partial_restore=True)
-        restored = self._restore(step, state=part, statistics=ocp.args.StandardRestore())
+        restored = self._restore_arrays(step, state=part)
         return restored.state, restored.statistics
+
+    def set_aside(self, step: int) -> os.PathLike:
+        """Moves a damaged checkpoint out of the way; returns where to."""
+        place = next(p for i in range(1_000_000) if not (p := self._aside / f"{step}_{i}").exists())
+        processes.wait_for_all(f"{step} is to be set aside as {place.name}")
+        if jax.process_index() == 0:
+            self._aside.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(place)
+        processes.wait_for_all(f"{step} was set aside as {place.name}")
+        self._manager.reload()
+        return place
+
+    def _restore_arrays(self, step: int, **items: Any) -> Any:
+        """`items` and the statistics, compared with their checksums."""
+        expected = self.restore_run(step).get("digests", {})
+        restored = self._restore(step, statistics=ocp.args.StandardRestore(), **items)
+        for item, sums in expected.items():
+            if changed := digests.differing(restored[item], sums):
+                raise self._damaged(step, f"{changed[0]} of its {item} has changed")
+        return restored
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax and TensorStore raise what they like on damaged files
-            others = [s for s in self.steps() if s != step]
-            way_out = f"remove that folder to go on from step {others[-1]}" if others else "there is no other"
-            raise UserError(
-                f"{self.directory / str(step)}: the checkpoint is damaged or of another shape "
-                f"({_first_line(error)}); {way_out}"
-            ) from error
+            raise self._damaged(step, f"or of another shape: {_first_line(error)}") from error
+
+    def _damaged(self, step: int, reason: str) -> Damaged:
+        others = [s for s in self.steps() if s != step]
+        way_out = f"there is another one of step {others[-1]}" if others else "there is no other"
+        return Damaged(f"{self.directory / str(step)}: the checkpoint is damaged ({reason}); {way_out}")
 
     def _guard_write(self, write: Callable[[], Any]) -> None:
         try:
@@ -139,6 +179,14 @@ class Checkpoints:
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
             raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
+
+
+def _write_json(file: epath.Path, values: dict[str, Any]) -> None:
+    """As Orbax writes the metrics of a checkpoint, its folder appearing whole."""
+    partly = file.parent.with_name("metrics.partly")
+    partly.mkdir(exist_ok=True)
+    (partly / file.name).write_text(json.dumps(values))
+    partly.rename(file.parent)
 
 
 def _rank(scored: dict[str, Any], by: str | None) -> float:

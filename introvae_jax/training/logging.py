@@ -57,7 +57,7 @@ class Reporter:
 
     def __init__(self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool):
         self.records_path = workdir / "metrics.jsonl"
-        self._total, self._batch_size, self._enabled = total, batch_size, enabled
+        self._total, self._batch_size, self._enabled, self._start = total, batch_size, enabled, start
         self._pending: list[tuple[int, Terms]] = []
         self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
         if enabled:
@@ -133,7 +133,7 @@ class Reporter:
     def losses(self) -> list[dict[str, float]]:
         """The records of training so far, without those of evaluations."""
         records = pictures.read_records(self.records_path) if self.records_path.exists() else []
-        return [record for record in records if "loss_rec" in record]
+        return [record for record in records if "loss_rec" in record and record["step"] <= self._start]
 
     def scored(self, step: int, scores: Sequence[Score]) -> None:
         """Writes the figures of an evaluation as a record of their own."""

@@ -1,6 +1,7 @@
 """The training loop: from wherever the work directory stands to the last step."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -13,11 +14,12 @@ import ml_collections
 from introvae_jax import config as config_lib
 from introvae_jax import disk, model
 from introvae_jax.data import source
-from introvae_jax.errors import UserError
-from introvae_jax.training import parallel
-from introvae_jax.training.checkpoint import Checkpoints
+from introvae_jax.errors import UserError, warn
+from introvae_jax.training import parallel, processes
+from introvae_jax.training.checkpoint import Checkpoints, Damaged
 from introvae_jax.training.health import Health
 from introvae_jax.training.logging import NonFinite, Reporter
+from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
@@ -32,118 +34,179 @@ class Collapsed(Exception):
         self.well_until = well_until
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+def train(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, patience: float = 0, silence: float = 60
+) -> bool:
     """Trains until `config.steps`, or until SIGTERM or Ctrl-C, and leaves a checkpoint either way.
 
     Called again with the same arguments it goes on from the latest checkpoint, to the same end as a run
-    that was never stopped. Raises UserError for what the user can put right.
+    that was never stopped. Of several processes (processes.start) all call it alike. Returns whether it came to the
+    last step. Raises UserError for what the user can put right.
+
+    patience: seconds that a step may take, 0 for any. silence: seconds without a sign of life of another process of
+    the job. Beyond either, this process ends with one line and errors.AGAIN.
     """
     config_lib.validate(config)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
     workdir = disk.expand(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
-    stop = StopRequest()
+    stop, watch = StopRequest(), processes.Watch(silence, patience)
     scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
+    processes.require_shared(workdir)
     checkpoints = _open_checkpoints(workdir, config)
-    state = _start_or_resume(run, checkpoints)
-    start = int(state.step)
-    owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
-    if start >= config.steps and not owes:
-        print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
-        return
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.callback(checkpoints.close)
-            reporter = Reporter(
-                workdir, start=start, total=config.steps, batch_size=config.batch_size,
-                enabled=jax.process_index() == 0,
-            )  # fmt: skip
-            stack.callback(reporter.close)
-            stack.enter_context(stop)
-            _introduce(reporter, run, state)
-            _loop(run, state, checkpoints, reporter, stop, scoring, owes)
-    except Collapsed as error:
-        last = _last(checkpoints, error.well_until)
-        raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
-    except NonFinite as error:
-        raise UserError(f"{error}: stopped, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
-    except OSError as error:
-        raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watch)
+        state = _start_or_resume(run, checkpoints)
+        start = int(state.step)
+        owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
+        if start >= config.steps and not owes:
+            print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
+            return True
+        stack.callback(checkpoints.close)
+        stack.push(processes.leave_on_error)
+        stack.enter_context(stop)
+        session = Session(run, checkpoints, scoring, stop, watch)
+        rollbacks = Rollbacks(workdir, start)
+        try:
+            while True:
+                try:
+                    return session.advance(rollbacks.with_other_noise(state))
+                except NonFinite as error:
+                    _roll_back(run, checkpoints, rollbacks, error)
+                    state = _start_or_resume(run, checkpoints)
+        except Collapsed as error:
+            last = _last(checkpoints, error.well_until)
+            raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
+        except OSError as error:
+            raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise UserError(f"{run.advice_on_memory()}: stopped, {_last(checkpoints)}") from error
+            if processes.several():
+                watch.leave(f"another process of this job is gone ({str(error).splitlines()[0][:200]})")
+            raise
 
 
-def _loop(
-    run: Run, state: State, checkpoints: Checkpoints, reporter: Reporter, stop: StopRequest, scoring: Scoring | None,
-    owes: bool,
-) -> None:  # fmt: skip
-    config, step, leads = run.config, int(state.step), jax.process_index() == 0
-    health = Health(run.facts(), reporter.losses())
-    last = step >= config.steps
-    if owes:  # an evaluation that a signal or a kill cut short
-        scored, last = _score(scoring, run.trained(state, run.statistics(state, "ema")["ema"]), reporter, last)
-        if scored is not None and leads:
-            checkpoints.add_scores(step, scored)
-            run.draw_curves()
-    feed, name, compiled = run.make_feed(step), "", set()
-    while not last:
-        due = "vae" if step < config.objective.warmup_steps else config.objective.name
-        if due != name:
-            name = due
-            feed.use(run.make_step(name))
-        count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
-        reporter.resume(compiles=(name, count) not in compiled)
-        compiled.add((name, count))
-        state, terms = feed.advance(state, count)
-        step += count
-        reporter.collect(step, terms)
+def _roll_back(run: Run, checkpoints: Checkpoints, rollbacks: Rollbacks, error: NonFinite) -> None:
+    """Notes that the run goes back to its latest checkpoint. Raises UserError if it may not, or no more."""
+    allowed, reason = run.config.checkpoint.rollbacks, str(error)
+    if len(rollbacks) >= allowed:
+        tried = f" after {allowed} times back to a checkpoint" if allowed else ""
+        raise UserError(f"{reason}: stopped{tried}, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
+    checkpoints.wait()
+    to = max(checkpoints.steps(), default=0)
+    rollbacks.add(to, reason)
+    if jax.process_index() == 0:
+        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times)")
 
-        last = step == config.steps or stop.requested is not None
-        scored = None
-        scores = scoring is not None and _scores_at(config, step)
-        saves = last or scores or step % config.checkpoint.every == 0
-        draws = last or step % config.log.pictures_every == 0
-        if saves or draws or step % config.log.every == 0:
-            record = reporter.report()  # before saving: a state with non-finite numbers is never saved
-            for advice in health.advise(record):
-                reporter.say(f"step {step}: {advice}")
-            if health.has_collapsed and config.log.stop_on_collapse:
-                raise Collapsed(f"collapsed before step {step}", health.well_until)
-        if saves or draws:
+
+@dataclasses.dataclass
+class Session:
+    """From a state to the last step, a request to stop, or trouble."""
+
+    run: Run
+    checkpoints: Checkpoints
+    scoring: Scoring | None
+    stop: StopRequest
+    watch: processes.Watch
+
+    def advance(self, state: State) -> bool:
+        """Trains on from `state`; returns whether it came to the last step."""
+        config, start = self.run.config, int(state.step)
+        self._reporter = Reporter(
+            self.run.workdir, start=start, total=config.steps, batch_size=config.batch_size,
+            enabled=jax.process_index() == 0,
+        )  # fmt: skip
+        with contextlib.closing(self._reporter):
+            _introduce(self._reporter, self.run, state)
+            self.watch.keep(_last(self.checkpoints))
+            step = self._loop(state)
+            self.checkpoints.wait()
+            if step < config.steps or self.stop.requested is not None:
+                self._reporter.say(f"{self.stop.requested}: saved step {step}; the same command goes on from here")
+                return False
+            best = self.checkpoints.best()
+            more = f", the best one of step {best}" if best is not None else ""
+            self._reporter.say(
+                f"done: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
+            )
+            return True
+
+    def _loop(self, state: State) -> int:
+        """The step that was reached."""
+        run, config, step, leads = self.run, self.run.config, int(state.step), jax.process_index() == 0
+        reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
+        last = step >= config.steps
+        if step and self._scores_at(step) and not self.checkpoints.is_scored(step):  # a stop or a kill cut it short
+            last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
+        feed, name, compiled = run.make_feed(step), "", set()
+        while not last:
+            due = "vae" if step < config.objective.warmup_steps else config.objective.name
+            if due != name:
+                name = due
+                feed.use(run.make_step(name))
+            count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
+            reporter.resume(compiles=(name, count) not in compiled)
+            compiled.add((name, count))
+            with self.watch.expecting(f"step {step + 1}"):
+                state, terms = feed.advance(state, count)
+                step += count
+                reporter.collect(step, terms)
+
+            last = step == config.steps or self.stop.agreed()
+            scores = self._scores_at(step)
+            saves = last or scores or step % config.checkpoint.every == 0
+            draws = last or step % config.log.pictures_every == 0
+            if saves or draws or step % config.log.every == 0:
+                with self.watch.expecting(f"step {step}"):
+                    record = reporter.report()  # before saving: a state with non-finite numbers is never saved
+                for advice in health.advise(record):
+                    reporter.say(f"step {step}: {advice}")
+                if health.has_collapsed and config.log.stop_on_collapse:
+                    raise Collapsed(f"collapsed before step {step}", health.well_until)
+            if not (saves or draws):
+                continue
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
-            if scores:
-                scored, last = _score(scoring, run.trained(state, statistics["ema"]), reporter, last)
             if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
-                checkpoints.save(step, run.replicas.to_global(state), statistics, run.record(), scored)
+                self.watch.keep(_last(self.checkpoints))  # while this one is on its way
+                self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
+            if scores and self.stop.requested is None:
+                last = self._score(run.trained(state, statistics["ema"]), last)
+        return step
 
-    checkpoints.wait()
-    if step >= config.steps:
-        best = checkpoints.best()
-        more = f", the best one of step {best}" if best is not None else ""
-        reporter.say(f"done: {run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png")
-    else:
-        reporter.say(f"{stop.requested}: saved step {step}; the same command goes on from here")
+    def _scores_at(self, step: int) -> bool:
+        """Whether the checkpoint of this step is to be scored."""
+        return self.scoring is not None and _scores_at(self.run.config, step)
+
+    def _score(self, trained: model.Model, last: bool) -> bool:
+        """Scores a checkpoint that is being saved; whether it is the last one: a stop may be asked for meanwhile.
+
+        One process does, while the others wait.
+        """
+        scored = None
+        if jax.process_index() == 0:
+            try:
+                scores, rank = self.scoring.score(trained)
+            except Stopped:
+                last = True
+            else:
+                self._reporter.scored(trained.step, scores)
+                figures = {score.name: score.value for score in scores}
+                scored = {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}
+        self.checkpoints.add_scores(trained.step, scored)
+        if last and scored:
+            self.run.draw_curves()
+        return last
 
 
 def _scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
     """Whether the checkpoint of this step is to be scored, in a run that is."""
     return step == config.steps or step % config.eval.every == 0
-
-
-def _score(
-    scoring: Scoring, trained: model.Model, reporter: Reporter, last: bool
-) -> tuple[dict[str, Any] | None, bool]:
-    """What the checkpoint scored, and whether it is the last one: a stop may be asked for meanwhile."""
-    try:
-        scores, rank = scoring.score(trained)
-    except Stopped:
-        return None, True
-    reporter.scored(trained.step, scores)
-    figures = {score.name: score.value for score in scores}
-    return {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}, last
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
@@ -154,20 +217,32 @@ def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) 
 
 
 def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
-    """A fresh state, or the latest checkpoint's if it is of this experiment and of these images."""
+    """A fresh state, or the latest whole checkpoint's if it is of this experiment and of these images.
+
+    Damaged ones are moved out of the way.
+    """
     state = run.replicas.replicate(jax.jit(run.fresh_state)())  # compiled: a third faster than one call at a time
-    if not checkpoints.steps():
-        return state
-    step = checkpoints.steps()[-1]
-    stored = checkpoints.restore_run(step)
-    config_lib.check_resume(stored["config"], run.config, run.workdir)
-    place = run.config.data.name or run.config.data.path or run.config.data.source
-    if stored["data_identity"] not in ("", run.splits.identity):  # converted weights know no images
+    steps = checkpoints.steps()
+    for step in reversed(steps):
+        try:
+            stored = checkpoints.restore_run(step)
+            config_lib.check_resume(stored["config"], run.config, run.workdir)
+            place = run.config.data.name or run.config.data.path or run.config.data.source
+            if stored["data_identity"] not in ("", run.splits.identity):  # converted weights know no images
+                raise UserError(
+                    f"{run.workdir} was trained on other images than {place!r} holds now. "
+                    "Restore them, or start over in another --workdir"
+                )
+            return run.replicas.to_local(checkpoints.restore_state(step, run.replicas.to_global(state)))
+        except Damaged as error:
+            aside = checkpoints.set_aside(step)
+            warn(f"{error}; moved to {aside}")
+    if steps:
         raise UserError(
-            f"{run.workdir} was trained on other images than {place!r} holds now. "
-            "Restore them, or start over in another --workdir"
+            f"{run.workdir}: all of its checkpoints are damaged and were moved to {run.workdir / 'damaged'}; the same "
+            "command starts over"
         )
-    return checkpoints.restore_state(step, state)
+    return state
 
 
 def _next_stop(config: ml_collections.ConfigDict, step: int) -> int:

@@ -83,6 +83,14 @@ class Replicas:
         whole = jax.sharding.PartitionSpec()
         return jax.tree.map(lambda x: multihost_utils.host_local_array_to_global_array(x, mesh, whole), tree)
 
+    def to_local(self, tree: Any) -> Any:
+        """What to_global made, as this process's own replicated arrays again."""
+        if self.count == len(self.local):
+            return tree
+        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
+        whole = jax.sharding.PartitionSpec()
+        return jax.tree.map(lambda x: multihost_utils.global_array_to_host_local_array(x, mesh, whole), tree)
+
     @property
     def sharding(self) -> jax.sharding.NamedSharding:
         """The sharding of the state: replicated over the local devices."""

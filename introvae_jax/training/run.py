@@ -130,6 +130,15 @@ class Run:
         shown = [name for name in headlines(scored) if name not in ("step", "kimg")][:MOST_SCORES]
         plots.curves(records, self.workdir / "curves.png", margin, shown)
 
+    def advice_on_memory(self) -> str:
+        """What to try when a device has too little of it."""
+        config = self.config
+        return (
+            f"out of memory with {config.batch_size // self.replicas.count} images of {config.data.size} pixels on "
+            f"each {self.replicas.local[0].device_kind}. --config.model.remat=True or a smaller --config.batch_size "
+            "take less"
+        )
+
     def advice_on_non_finite(self) -> str:
         """What to try after numbers ran away."""
         optim = self.config.optim

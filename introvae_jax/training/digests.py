@@ -1,0 +1,30 @@
+"""Checksums by which a damaged checkpoint is told from a whole one, whatever became of its files."""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+import zlib
+
+import jax
+import numpy as np
+
+
+def of_arrays(tree: Any) -> dict[str, str]:
+    """CRC-32 of every array's bytes, under its path in the tree; of one copy where an array is replicated."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): _of_array(leaf) for path, leaf in leaves}
+
+
+def of_record(record: Mapping[str, Any]) -> str:
+    """CRC-32 of what JSON can hold, the same before and after a round trip."""
+    return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
+
+
+def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
+    """Paths of the arrays of `tree` that are not what they were; what `expected` does not name is passed over."""
+    return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
+
+
+def _of_array(leaf: Any) -> str:
+    array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+    return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"

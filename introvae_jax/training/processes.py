@@ -1,0 +1,213 @@
+"""Several processes that train one model: how they find each other, and how each notices that another is gone.
+
+JAX ends a process hard (abort, a page of C++) when another one of the job has been silent for its heartbeat timeout.
+The watch here looks more often and ends it first, with one line that names the last good checkpoint.
+"""
+
+from collections.abc import Mapping
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import jax
+from jax._src import distributed  # the job's key-value store has no public name; Orbax takes it from here too
+
+from introvae_jax.errors import AGAIN, UserError
+
+COME_TOGETHER = 300  # seconds that processes wait for each other at the start
+A_DAY = 86_400_000  # milliseconds
+_ALIVE = "introvae_jax/alive/"
+_meetings = itertools.count()
+
+
+def is_several(environment: Mapping[str, str]) -> bool:
+    """Whether a cluster's environment says that this process is one of several: what JAX then reads by itself.
+
+    SLURM and Open MPI tell their tasks; GKE and Cloud TPU VMs list the workers of a slice; several slices have a
+    coordinator's address.
+    """
+    tasks = environment.get("SLURM_NTASKS" if "SLURM_STEP_NODELIST" in environment else "OMPI_COMM_WORLD_SIZE", "1")
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
+    return int(tasks) > 1 or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+
+
+def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
+    """Address of the coordinator, number of processes and of this one, by the variables of launch/; None without."""
+    number = environment.get("JAX_PROCESS_ID") or environment.get("JOB_COMPLETION_INDEX")  # the latter by Kubernetes
+    values = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("JAX_NUM_PROCESSES"), number
+    if None in values:
+        return None
+    try:
+        return values[0], int(values[1]), int(values[2])
+    except ValueError as error:
+        raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers ({error})") from error
+
+
+def start(address: str | None, count: int | None, index: int | None, *, silence: float) -> None:
+    """Joins the other processes of the job, if there are any. Before anything else touches JAX.
+
+    address, count, index: HOST:PORT of process 0, how many there are, and which is this one; None for all three where
+    the environment says it. silence: seconds after which a process that says nothing counts as gone. Raises UserError
+    if they contradict each other or the processes do not come together.
+    """
+    given = address, count, index
+    if any(value is not None for value in given) and None in given:
+        raise UserError("--coordinator_address, --num_processes and --process_id belong together")
+    if address is None and (known := named(os.environ)):
+        given = address, count, index = known
+    if address is not None and not (0 <= index < count and address.rpartition(":")[2].isdigit()):
+        raise UserError(
+            f"--coordinator_address={address} --num_processes={count} --process_id={index}: must be HOST:PORT, and "
+            "process_id from 0 to num_processes - 1"
+        )
+    if count == 1 or (address is None and not (is_several(os.environ) or _is_worker_of_tpu_pod())):
+        return
+    try:
+        jax.distributed.initialize(
+            *given, initialization_timeout=COME_TOGETHER, heartbeat_timeout_seconds=int(3 * silence) + 30,
+            shutdown_timeout_seconds=int(silence),
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{address or 'the cluster'}: the processes of this job did not come together ({error})", AGAIN
+        ) from error
+
+
+def _is_worker_of_tpu_pod() -> bool:
+    """Whether a Cloud TPU VM's metadata name several workers. Answers at once on any other machine."""
+    from jax._src.clusters import cloud_tpu_cluster as cloud
+
+    if not cloud.GceTpuCluster.is_env_present():
+        return False
+    return cloud.GceTpuCluster.get_process_count() > 1
+
+
+def several() -> bool:
+    """Whether there are other processes in this job."""
+    return distributed.global_state.client is not None
+
+
+def wait_for_all(purpose: str) -> None:
+    """Returns once every process has come here; all come to the same ones in the same order."""
+    if several():
+        name = f"introvae_jax/{next(_meetings)}: {purpose}"
+        distributed.global_state.client.wait_at_barrier(name, A_DAY)
+
+
+def require_shared(folder: Any) -> None:
+    """Raises UserError where process 0's `folder` is not the one that this process sees under that path."""
+    if not several():
+        return
+    mark = folder / ".seen_by_all"
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(distributed.global_state.coordinator_address)
+    wait_for_all("mark written")
+    found = mark.exists() and mark.read_text() == distributed.global_state.coordinator_address
+    wait_for_all("mark read")
+    if jax.process_index() == 0:
+        mark.unlink()
+    if not found:
+        raise UserError(
+            f"--workdir={folder}: process {jax.process_index()} does not see what process 0 writes there; give one "
+            "that all share, as a network disk or gs://"
+        )
+
+
+class Watch(contextlib.AbstractContextManager):
+    """While entered, ends this process with one line when another is gone or a step does not end.
+
+    silence: seconds without a sign of life of another process. patience: seconds that a step may take; 0 for any.
+    """
+
+    BEAT = 1.0  # seconds between two signs of life
+
+    def __init__(self, silence: float, patience: float):
+        self._silence, self._patience = silence, patience
+        self._last_good = "no checkpoint had been written"
+        self._since: float | None = None  # when the step that is waited for began
+        self._doing, self._done = "", threading.Event()
+        self._heard: dict[int, tuple[str, float]] = {}
+        self._answered = time.monotonic()
+
+    def __enter__(self) -> "Watch":
+        tasks = [self._guard] + ([self._listen] if several() else [])
+        self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+
+    def keep(self, last_good: str) -> None:
+        """What to say about the last good checkpoint from now on."""
+        self._last_good = last_good
+
+    @contextlib.contextmanager
+    def expecting(self, what: str):
+        """While entered, what is done should end within the patience."""
+        self._doing, self._since = what, time.monotonic()
+        yield
+        self._since = None
+
+    def leave(self, reason: str) -> None:
+        """Ends the process at once, without waiting for others: there is nobody to wait for."""
+        leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", AGAIN)
+
+    def _guard(self) -> None:
+        """Looks at the clocks."""
+        while not self._done.wait(self.BEAT):
+            now, since = time.monotonic(), self._since
+            if self._patience and since is not None and now - since > self._patience:
+                self.leave(f"{self._doing} has taken more than {self._patience:g} s (--stall_timeout)")
+            if not several():
+                continue
+            if now - self._answered > self._silence:
+                self.leave(f"process 0, the coordinator, has not answered for {self._silence:g} s (--peer_timeout)")
+            for index, (_, heard) in self._heard.copy().items():
+                if now - heard > self._silence:
+                    self.leave(f"process {index} has given no sign of life for {self._silence:g} s (--peer_timeout)")
+
+    def _listen(self) -> None:
+        """Gives and takes signs of life; a call that hangs is noticed by the guard."""
+        client, me, beat = distributed.global_state.client, jax.process_index(), 0
+        while not self._done.wait(self.BEAT):
+            beat += 1
+            try:
+                client.key_value_set(f"{_ALIVE}{me}", str(beat), allow_overwrite=True)
+                signs = client.key_value_dir_get(_ALIVE)
+            except jax.errors.JaxRuntimeError as error:
+                if not self._done.is_set():
+                    self.leave(f"process 0, the coordinator, is gone ({_first_line(error)})")
+                return
+            now = self._answered = time.monotonic()
+            for key, value in signs:
+                index = int(key.rpartition("/")[2])
+                if index != me and self._heard.get(index, ("", 0.0))[0] != value:
+                    self._heard[index] = value, now
+
+
+def leave_on_error(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+    """What an ExitStack calls: ends a process in trouble before anything waits for the others of its job."""
+    if error is None or not several():
+        return
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    leave(str(error) or kind.__name__, getattr(error, "status", 1))
+
+
+def leave(message: str, status: int) -> None:
+    """Ends the process with `message`, running nothing that would wait for other processes."""
+    sys.stdout.flush()
+    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
