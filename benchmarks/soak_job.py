@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class Hosts:
-    """Network namespaces joined by a bridge: each a host with a link that can be cut or slowed. Needs root and iproute2.
+    """Network namespaces on a bridge: each a host with a link that can be cut or slowed. Needs root and iproute2.
 
     `run(i)` is what goes before a command to have it run on host i, and `address(i)` is where that host answers.
     """

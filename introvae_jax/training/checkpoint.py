@@ -11,6 +11,7 @@ record holds checksums of all of it, so that what disks and people do to it late
 
 from collections.abc import Callable
 import functools
+import itertools
 import json
 import math
 import os
@@ -23,7 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from introvae_jax import disk
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 from introvae_jax.training import digests, processes
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
@@ -56,7 +57,10 @@ class Checkpoints:
             cleanup_tmp_directories=keep is not None,
         )  # fmt: skip
         if keep is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._set_damaged_figures_aside()
+            processes.wait_for_all("checkpoints opened")
         elif not self.directory.is_dir():
             raise UserError(f"{workdir}: no checkpoints there; --workdir must be the work directory of a run")
         try:
@@ -143,14 +147,27 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> os.PathLike:
         """Moves a damaged checkpoint out of the way; returns where to."""
-        place = next(p for i in range(1_000_000) if not (p := self._aside / f"{step}_{i}").exists())
-        processes.wait_for_all(f"{step} is to be set aside as {place.name}")
+        place = self._free_place(str(step))
+        processes.wait_for_all(f"step {step} is to be set aside")
         if jax.process_index() == 0:
-            self._aside.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(place)
-        processes.wait_for_all(f"{step} was set aside as {place.name}")
-        self._manager.reload()
+        processes.wait_for_all(f"step {step} was set aside")
         return place
+
+    def _set_damaged_figures_aside(self) -> None:
+        """Orbax would not open any checkpoint beside them; theirs counts as not scored."""
+        for file in self.directory.glob("*/metrics/metrics"):
+            try:
+                json.loads(file.read_text())
+            except ValueError as error:
+                step = file.parent.parent.name
+                place = self._free_place(f"{step}_metrics")
+                file.parent.rename(place)
+                warn(f"{file}: the figures of step {step} are damaged ({error}); moved to {place}")
+
+    def _free_place(self, name: str) -> epath.Path:
+        self._aside.mkdir(exist_ok=True)
+        return next(p for i in itertools.count() if not (p := self._aside / f"{name}_{i}").exists())
 
     def _restore_arrays(self, step: int, **items: Any) -> Any:
         """`items` and the statistics, compared with their checksums."""
@@ -176,6 +193,8 @@ class Checkpoints:
         try:
             write()
         except WRITE_ERRORS as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and processes.several():
+                raise  # not the disk: another process is gone, with which this one writes together
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
             raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error

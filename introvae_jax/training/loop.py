@@ -91,10 +91,10 @@ def train(
 def _roll_back(run: Run, checkpoints: Checkpoints, rollbacks: Rollbacks, error: NonFinite) -> None:
     """Notes that the run goes back to its latest checkpoint. Raises UserError if it may not, or no more."""
     allowed, reason = run.config.checkpoint.rollbacks, str(error)
+    checkpoints.wait()
     if len(rollbacks) >= allowed:
         tried = f" after {allowed} times back to a checkpoint" if allowed else ""
         raise UserError(f"{reason}: stopped{tried}, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
-    checkpoints.wait()
     to = max(checkpoints.steps(), default=0)
     rollbacks.add(to, reason)
     if jax.process_index() == 0:

@@ -132,7 +132,7 @@ def test_a_stop_amid_scoring_saves_and_ends_soon_and_the_score_is_made_up_for(un
     asked = time.time()
     process.send_signal(signal.SIGTERM)
     status, said = finish(process)
-    assert status == 0
+    assert status == 75
     assert "SIGTERM: saved step 10" in said
     assert time.time() - asked < 15
     assert steps(tmp_path)[-1] == 10
@@ -203,8 +203,9 @@ def test_of_many_checkpoints_the_latest_and_the_best_stay(tmp_path):
     tree = {"w": np.zeros(3)}
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, rank in ((1, None), (2, -5.0), (3, -1.0), (4, -7.0), (5, None), (6, -2.0), (7, None)):
-        scored = None if rank is None else {"fid10k": -rank, "rank": rank}
-        checkpoints.save(step, tree, tree, {}, scored)
+        checkpoints.save(step, tree, tree, {})
+        if rank is not None:
+            checkpoints.add_scores(step, {"fid10k": -rank, "rank": rank})
         checkpoints.wait()
     assert (checkpoints.steps(), checkpoints.best()) == ([3, 7], 3)
     checkpoints.close()
@@ -218,18 +219,25 @@ def test_ranks_by_different_figures_are_not_compared(tmp_path):
     for first, by, ranks in ((1, "reconstruction", (-0.1, -0.2)), (3, "swd1000", (-90.0, -80.0, -85.0))):
         checkpoints = Checkpoints(tmp_path, keep=1, ranked_by=by)
         for step, rank in enumerate(ranks, first):
-            checkpoints.save(step, tree, tree, {}, {"rank": rank, "rank_of": by})
-            checkpoints.wait()
+            checkpoints.save(step, tree, tree, {})
+            checkpoints.add_scores(step, {"rank": rank, "rank_of": by})
         checkpoints.close()
     again = Checkpoints(tmp_path)
     assert (again.steps(), again.best()) == ([4, 5], 4)
     again.close()
 
 
-def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tmp_path):
+def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tmp_path, capfd):
     workdir = shutil.copytree(unbroken, tmp_path / "run")
     (workdir / "checkpoints/30/metrics/metrics").write_text("{")
     with pytest.raises(UserError, match=r"a checkpoint's figures are damaged .* remove its folder STEP/metrics"):
         introvae_jax.load(workdir)
-    shutil.rmtree(workdir / "checkpoints/30/metrics")
+    checkpoints = Checkpoints(workdir, keep=1)  # as a run opens them
+    assert not checkpoints.is_scored(30)
+    assert (
+        "the figures of step 30 are damaged (Expecting property name enclosed in double quotes"
+        in capfd.readouterr().err
+    )
+    assert (workdir / "damaged/30_metrics_0/metrics").read_text() == "{"
+    checkpoints.close()
     assert introvae_jax.load(workdir).step == 30

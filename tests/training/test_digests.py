@@ -1,0 +1,41 @@
+"""Every change of an array or a record is seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from introvae_jax.training import digests
+
+TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [np.zeros((), np.int32), np.ones(4, np.uint8)]}
+
+
+def test_arrays_are_named_by_their_path():
+    assert set(digests.of_arrays(TREE)) == {"a", "b/0", "b/1"}
+
+
+def test_the_same_values_have_the_same_digest_wherever_they_are():
+    on_device = jax.tree.map(jnp.asarray, TREE)
+    devices = jax.sharding.NamedSharding(jax.sharding.Mesh(jax.devices(), "x"), jax.sharding.PartitionSpec())
+    for tree in (on_device, jax.device_put(on_device, devices), jax.tree.map(np.asfortranarray, TREE)):
+        assert digests.of_arrays(tree) == digests.of_arrays(TREE)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 2)])
+def test_one_bit_is_enough(place):
+    changed = {"a": TREE["a"].copy(), "b": TREE["b"]}
+    changed["a"].view(np.uint32)[place] ^= 1
+    assert digests.differing(changed, digests.of_arrays(TREE)) == ["a"]
+    assert digests.differing(TREE, digests.of_arrays(TREE)) == []
+
+
+def test_arrays_without_a_digest_are_passed_over():
+    assert digests.differing(TREE, {"b/1": "00000000"}) == ["b/1"]
+
+
+def test_a_record_keeps_its_digest_through_json():
+    import json
+
+    record = {"z": (1, 2), "a": {"rate": 2e-4, "third": 1 / 3, "none": ""}}
+    assert digests.of_record(json.loads(json.dumps(record))) == digests.of_record(record)
+    assert digests.of_record(record | {"z": (1, 3)}) != digests.of_record(record)

@@ -1,0 +1,112 @@
+"""Back to the last checkpoint at a non-finite number: with other noise, so many times, and to the same end after a kill."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import records, state
+
+from configs import digits
+from introvae_jax.errors import UserError
+from introvae_jax.training import loop
+from introvae_jax.training.run import Run
+
+
+def config(rollbacks, steps=30):
+    config = digits.get_config("vae")
+    config.steps, config.batch_size = steps, 8
+    config.model.channels, config.model.z_dim = (4, 4, 8), 4
+    config.log.every, config.log.pictures_every = 5, 1000
+    config.checkpoint.every, config.checkpoint.calibration_batches = 10, 1
+    config.checkpoint.rollbacks = rollbacks
+    return config
+
+
+@pytest.fixture
+def sick(monkeypatch):
+    """A function that makes the losses infinite at a step, as long as the noise is that of the `times` first keys."""
+
+    def make_sick(at, times):
+        seen, make_step = [], Run.make_step
+
+        def make(self, name, **changes):
+            step = make_step(self, name, **changes)
+
+            def poisoned(state, images):
+                after, terms = step(state, images)
+                keys = jnp.asarray([key for _, key in seen[:times]], jnp.uint32).reshape(-1, 2)
+                ill = (state.step == at) & jnp.any(jnp.all(keys == state.key[None], axis=1))
+                return after, {n: jnp.where(ill, jnp.inf, value) for n, value in terms.items()}
+
+            return poisoned
+
+        advance = loop.Session.advance
+
+        def note(self, state):
+            seen.append((int(state.step), np.asarray(state.key).tolist()))
+            return advance(self, state)
+
+        monkeypatch.setattr(Run, "make_step", make)
+        monkeypatch.setattr(loop.Session, "advance", note)
+        return seen
+
+    return make_sick
+
+
+def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
+    seen = sick(at=23, times=2)
+    assert loop.train(config(rollbacks=3), tmp_path)
+    assert [step for step, _ in seen] == [0, 20, 20]
+    assert len({tuple(key) for _, key in seen}) == 3
+    entries = [json.loads(line) for line in (tmp_path / "rollbacks.jsonl").read_text().splitlines()]
+    assert [entry["to"] for entry in entries] == [20, 20]
+    assert all("is inf at step 24" in entry["reason"] for entry in entries)
+    said = capfd.readouterr().err
+    assert "back to step 20 with other noise (1 of 3 times)" in said
+    assert "back to step 20 with other noise (2 of 3 times)" in said
+    assert [record["step"] for record in records(tmp_path)] == [5, 10, 15, 20, 25, 30]
+    assert np.asarray(state(tmp_path, 30)["key"]).tolist() == seen[-1][1]
+
+
+def test_after_so_many_times_it_stops(sick, tmp_path):
+    sick(at=23, times=9)
+    with pytest.raises(UserError, match=r"is inf at step 24: stopped after 2 times back .* checkpoint is step 20"):
+        loop.train(config(rollbacks=2), tmp_path)
+    with pytest.raises(UserError, match="stopped after 2 times back"):  # the count outlives the process
+        loop.train(config(rollbacks=2), tmp_path)
+
+
+def test_without_leave_it_stops_at_once(sick, tmp_path):
+    sick(at=23, times=1)
+    with pytest.raises(UserError, match=r"is inf at step 24: stopped, the last good checkpoint is step 20"):
+        loop.train(config(rollbacks=0), tmp_path)
+    assert not (tmp_path / "rollbacks.jsonl").exists()
+
+
+def test_before_the_first_checkpoint_it_starts_over(sick, tmp_path):
+    seen = sick(at=3, times=1)
+    assert loop.train(config(rollbacks=1, steps=10), tmp_path)
+    assert [step for step, _ in seen] == [0, 0]
+
+
+def test_a_run_that_is_killed_after_it_went_back_ends_the_same(sick, tmp_path, monkeypatch):
+    sick(at=23, times=1)
+    assert loop.train(config(rollbacks=1), tmp_path / "unbroken")
+    monkeypatch.undo()
+    seen = sick(at=23, times=1)
+    kills = iter([False, True])
+    advance = loop.Session.advance
+
+    def killed_the_second_time(self, state):
+        if next(kills, False):
+            raise KeyboardInterrupt
+        return advance(self, state)
+
+    monkeypatch.setattr(loop.Session, "advance", killed_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config(rollbacks=1), tmp_path / "killed")
+    assert loop.train(config(rollbacks=1), tmp_path / "killed")
+    assert len(seen) == 2
+    jax.tree.map(np.testing.assert_array_equal, state(tmp_path / "unbroken", 30), state(tmp_path / "killed", 30))
