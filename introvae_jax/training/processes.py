@@ -69,7 +69,8 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
         return
     try:
         jax.distributed.initialize(
-            *given, initialization_timeout=COME_TOGETHER, heartbeat_timeout_seconds=int(3 * silence) + 30,
+            *given, cluster_detection_method=None if address is None else "deactivate",
+            initialization_timeout=COME_TOGETHER, heartbeat_timeout_seconds=int(3 * silence) + 30,
             shutdown_timeout_seconds=int(silence),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:

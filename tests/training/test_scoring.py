@@ -234,10 +234,7 @@ def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tm
         introvae_jax.load(workdir)
     checkpoints = Checkpoints(workdir, keep=1)  # as a run opens them
     assert not checkpoints.is_scored(30)
-    assert (
-        "the figures of step 30 are damaged (Expecting property name enclosed in double quotes"
-        in capfd.readouterr().err
-    )
+    assert "the figures of step 30 are damaged (Expecting property name" in capfd.readouterr().err
     assert (workdir / "damaged/30_metrics_0/metrics").read_text() == "{"
     checkpoints.close()
     assert introvae_jax.load(workdir).step == 30
