@@ -124,7 +124,7 @@ await() {
       kill_all
       killed=yes
     fi
-    if ((${#left[@]})); then sleep 0.2; fi
+    if ((${#left[@]})); then sleep 0.2 || :; fi # Ctrl-C ends the sleep
   done
   kill_all # what the processes left behind would keep the readers waiting
   wait ${readers[@]+"${readers[@]}"} || :
