@@ -50,7 +50,7 @@ sys.exit(end)
 """
 
 # Notes its call and gives the next answer of the first rule that fits; the last answer of a rule stays.
-COMMAND = """#!{python}
+COMMAND = """#!{python} -IS
 import fcntl, json, pathlib, re, sys
 
 call = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -8,12 +8,10 @@ import pytest
 
 # As srun: ends with the tasks' highest status, and kills those that run --wait seconds after the first has ended.
 SRUN = """#!{python}
-import json, os, pathlib, subprocess, sys, time
+import itertools, json, os, pathlib, subprocess, sys, time
 
-options = [a for a in sys.argv[1:] if a.startswith("--") and "=" in a]
+options = list(itertools.takewhile(lambda a: a.startswith("--"), sys.argv[1:]))
 command = sys.argv[1 + len(options):]
-while command[0].startswith("--"):
-    command.pop(0)
 wait = next(float(o.partition("=")[2]) for o in options if o.startswith("--wait="))
 assert "--kill-on-bad-exit=0" in options
 count = int(os.environ["SLURM_NTASKS"])
