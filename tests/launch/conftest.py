@@ -42,6 +42,7 @@ while end == "hang" or (end == "told" and not signals):
     time.sleep(0.02)
 if end == "told":
     time.sleep(0.3)  # saving: a second signal would be noted now
+    (records / f"{process}.saved").touch()
     sys.exit(75)
 if end < 0:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -86,6 +87,10 @@ class Training:
 
     def record(self, process: int, attempt: int = 0) -> dict:
         return json.loads((self.folder / f"records/{process}_{attempt}.json").read_text())
+
+    def saved(self) -> list[str]:
+        """The processes that came to the end of saving."""
+        return sorted(p.stem for p in (self.folder / "records").glob("*.saved"))
 
     def attempts(self, process: int) -> int:
         return len(list((self.folder / "records").glob(f"{process}_*.json")))

@@ -157,5 +157,7 @@ def test_the_time_limits_signal_saves_and_requeues(job, training, commands, tmp_
     assert watcher.wait(timeout=30) == 0
     assert result.returncode == 75
     assert time.monotonic() - began < 30
+    assert "status 75: requeued" in result.stderr  # the tasks' own status: their shells outlived the signal
+    assert training.saved() == ["0", "1"]
     assert [training.record(i)["signals"] for i in range(2)] == [["SIGTERM"]] * 2
     assert len(requeued(commands)) == 1
