@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import os
+import pathlib
 from typing import Any
 
 from etils import epath
@@ -21,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from introvae_jax import disk
+from introvae_jax import bucket, disk
 from introvae_jax.errors import UserError
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
@@ -37,7 +38,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None, ranked_by: str | None = None):
-        self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+        self.directory = _absolute(disk.place(workdir)) / "checkpoints"
+        if bucket.is_bucket(self.directory):
+            bucket.require(self.directory.parent, writes=keep is not None)
         rank = functools.partial(_rank, by=ranked_by)
         policies = [
             preservation_policy.LatestN(keep),
@@ -139,6 +142,10 @@ class Checkpoints:
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
             raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
+
+
+def _absolute(place: pathlib.Path | epath.Path) -> epath.Path:
+    return place if bucket.is_bucket(place) else epath.Path(place).resolve()  # which would turn gs:// into a folder
 
 
 def _rank(scored: dict[str, Any], by: str | None) -> float:

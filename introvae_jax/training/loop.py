@@ -41,7 +41,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     config_lib.validate(config)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
-    workdir = disk.expand(workdir)
+    workdir = disk.place(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop = StopRequest()
     scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
@@ -114,6 +114,7 @@ def _loop(
                 scored, last = _score(scoring, run.trained(state, statistics["ema"]), reporter, last)
             if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
+            reporter.flush()  # what a checkpoint follows is there before it
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
