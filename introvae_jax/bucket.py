@@ -45,12 +45,13 @@ def at(path: str | os.PathLike) -> epath.Path:
 def require(path: epath.Path, *, writes: bool) -> None:
     """Asks the bucket, within TIMEOUT seconds each, what every run needs of it. Raises UserError if it says no."""
     from google.cloud import storage
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     name, _, place = str(path).removeprefix(SCHEME).partition("/")
     try:
-        storage.Client().get_bucket(name, timeout=TIMEOUT / 3, retry=None)
-        once = {"max_retries": 1}
-        spec = {"driver": "gcs", "bucket": name, "path": f"{place}/", "context": {"gcs_request_retries": once}}
+        storage.Client().get_bucket(name, timeout=TIMEOUT / 2, retry=DEFAULT_RETRY.with_timeout(TIMEOUT))
+        few = {"max_retries": 4}
+        spec = {"driver": "gcs", "bucket": name, "path": f"{place}/", "context": {"gcs_request_retries": few}}
         store = tensorstore.KvStore.open(spec).result(timeout=TIMEOUT)
         probe = f".probe_{uuid.uuid4().hex}"  # many hosts start at once, and an object takes one write a second
         if writes:
@@ -63,7 +64,7 @@ def require(path: epath.Path, *, writes: bool) -> None:
         raise UserError(
             f"{path}: the bucket {name} cannot be {use} ({one_line(error)[:300]}). It must exist (gcloud storage "
             f"buckets create {SCHEME}{name}) and the account have the roles Storage Object User and Storage Legacy "
-            "Bucket Reader there; gcloud auth application-default login signs in"
+            "Bucket Reader there; gcloud auth application-default login signs in, GOOGLE_CLOUD_PROJECT names a project"
         ) from error
 
 

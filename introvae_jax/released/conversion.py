@@ -10,8 +10,8 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from introvae_jax import config as config_lib
 from introvae_jax import bucket, disk, errors, model
+from introvae_jax import config as config_lib
 from introvae_jax.data import source
 from introvae_jax.released import mapping, torch_file
 from introvae_jax.training import parallel, run, state
