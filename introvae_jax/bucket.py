@@ -18,6 +18,7 @@ import tensorstore
 from introvae_jax.errors import UserError, one_line
 
 SCHEME = "gs://"
+os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed too, epath would start it for a bucket
 TIMEOUT = 30  # seconds for each of the two questions before a run, which the libraries would repeat for minutes
 
 
@@ -36,7 +37,6 @@ def at(path: str | os.PathLike) -> epath.Path:
         import gcsfs  # noqa: F401
     except ImportError as error:
         raise UserError(f"{text}: a bucket needs gcsfs ({error}): pip install '.[gcs]'") from error
-    os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed too, it would be started for this
     defaults = fsspec.config.conf.setdefault("gcs", {})
     defaults.setdefault("use_listings_cache", False)  # TensorStore and other processes write there as well
     return epath.Path(text)
