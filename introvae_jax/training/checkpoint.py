@@ -63,8 +63,13 @@ class Checkpoints:
             ) from error
 
     def steps(self) -> list[int]:
-        """The steps on disk, oldest first."""
-        self._manager.reload()
+        """The steps on disk, oldest first. Raises UserError if a bucket does not tell."""
+        try:
+            self._manager.reload()
+        except Exception as error:  # gcsfs and those below it have many
+            if not bucket.is_bucket(self.directory):
+                raise
+            raise UserError(f"{self.directory}: the bucket does not answer ({_first_line(error)})") from error
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
