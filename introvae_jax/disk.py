@@ -6,23 +6,43 @@ import fcntl
 import os
 import pathlib
 import shutil
+import tempfile
 
+from etils import epath
+
+from introvae_jax import bucket
 from introvae_jax.errors import UserError
 
 RESERVE = 2**20  # bytes to leave free, for the lines and pictures between two checks
 
 
 def expand(path: str | os.PathLike) -> pathlib.Path:
-    """The path with its ~ resolved. Raises UserError if that is nobody's home."""
+    """The path on this machine, its ~ resolved. Raises UserError if that is nobody's home, or for a bucket."""
+    if "://" in os.fspath(path):
+        raise UserError(f"{path}: only --workdir and --out can be in a bucket; copy it to a disk first")
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{path}: {error}") from error
 
 
+def place(path: str | os.PathLike) -> pathlib.Path | epath.Path:
+    """As `expand`, or the path gs://BUCKET/... in a bucket. Raises UserError if it is neither."""
+    return bucket.at(path) if "://" in os.fspath(path) else expand(path)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to, which becomes `path` at the end, so that no half-written file is seen."""
+    """Gives a temporary path to write to, which becomes `path` at the end, so that no half-written file is seen.
+
+    path: on this machine or in a bucket. Raises OSError if it cannot be written.
+    """
+    if bucket.is_bucket(path):
+        with tempfile.TemporaryDirectory(prefix="introvae_jax_") as folder:
+            temporary = pathlib.Path(folder, "file")
+            yield temporary
+            bucket.upload(bucket.at(path), temporary.read_bytes())
+        return
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

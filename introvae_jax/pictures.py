@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ def save(image: Image.Image, path: str | os.PathLike) -> None:
 def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
     records = []
-    with pathlib.Path(path).open(encoding="utf-8") as lines:
+    with disk.place(path).open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):
                 records.append(json.loads(line))

@@ -42,7 +42,7 @@ def main(_) -> None:
     if len(trained.image_shape) == 1 and _MODE.value != "sample":
         raise errors.UserError(f"--mode={_MODE.value}: {_WORKDIR.value} is a model of points; it has --mode=sample")
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[_MODE.value]
-    out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, f"{_MODE.value}.png")).expanduser()
+    out = disk.place(_OUT.value) if _OUT.value else disk.place(_WORKDIR.value) / f"{_MODE.value}.png"
     try:
         make(trained, out)
     except OSError as error:

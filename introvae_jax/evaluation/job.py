@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from introvae_jax import disk, model
+from introvae_jax import bucket, disk, model
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation import encoding, requests, scores, subjects
@@ -69,7 +69,9 @@ def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
 
 def _require_place(path: pathlib.Path | None) -> None:
     """Raises OSError, before anything is computed, if the record cannot be written."""
-    if path is not None:
+    if path is not None and bucket.is_bucket(path):
+        bucket.require(path.parent, writes=True)
+    elif path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -169,7 +171,7 @@ def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -
 
 def _record_path(options: Options) -> pathlib.Path | None:
     if options.out is not None:
-        path = disk.expand(options.out)
+        path = disk.place(options.out)
         if path.suffix != ".json":
             raise UserError(f"--out={options.out}: must be NAME.json; the table goes to NAME.md")
         for each in (path, path.with_suffix(".md")):
@@ -180,4 +182,4 @@ def _record_path(options: Options) -> pathlib.Path | None:
         return None
     now = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     asked = hashlib.sha256(repr(options).encode()).hexdigest()[:4]  # two of one second are told apart
-    return disk.expand(options.workdir) / "evaluations" / f"{now}_{asked}.json"
+    return disk.place(options.workdir) / "evaluations" / f"{now}_{asked}.json"

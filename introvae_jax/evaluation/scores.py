@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import json
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -76,7 +75,7 @@ def table(scores: Sequence[Score]) -> str:
 
 def save(scores: Sequence[Score], path: str | os.PathLike) -> None:
     """Writes `path` (JSON) and the table beside it (.md)."""
-    path = pathlib.Path(path)
+    path = disk.place(path)
     for file, text in (
         (path, json.dumps(record(scores), indent=1) + "\n"),
         (path.with_suffix(".md"), table(scores) + "\n"),

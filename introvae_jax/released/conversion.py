@@ -10,8 +10,8 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from introvae_jax import bucket, disk, errors, model
 from introvae_jax import config as config_lib
-from introvae_jax import disk, errors, model
 from introvae_jax.data import source
 from introvae_jax.released import mapping, torch_file
 from introvae_jax.training import parallel, run, state
@@ -33,7 +33,9 @@ def convert(
     family: "introvae" or "soft_introvae". config: the default one with the sizes found, without one.
     Raises UserError if the file is not what it should be, does not fit `config`, or the directory is in use.
     """
-    weights, workdir = disk.expand(weights), disk.expand(workdir)
+    weights, workdir = disk.expand(weights), disk.place(workdir)
+    if bucket.is_bucket(workdir):
+        bucket.require(workdir, writes=True)
     _refuse_used(workdir)
     named = mapping.named_arrays(torch_file.read(weights), str(weights))
     found = mapping.structure(named, str(weights))

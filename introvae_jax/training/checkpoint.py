@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import os
+import pathlib
 from typing import Any
 
 from etils import epath
@@ -23,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from introvae_jax import disk
+from introvae_jax import bucket, disk
 from introvae_jax.errors import UserError, warn
 from introvae_jax.training import digests, processes
 
@@ -44,7 +45,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None, ranked_by: str | None = None):
-        self.directory = epath.Path(workdir).expanduser().resolve() / "checkpoints"
+        self.directory = _absolute(disk.place(workdir)) / "checkpoints"
+        if bucket.is_bucket(self.directory):
+            bucket.require(self.directory.parent, writes=keep is not None)
         self._keep = keep
         self._aside = self.directory.parent / "damaged"
         rank = functools.partial(_rank, by=ranked_by)
@@ -72,8 +75,13 @@ class Checkpoints:
             ) from error
 
     def steps(self) -> list[int]:
-        """The steps on disk, oldest first."""
-        self._manager.reload()
+        """The steps on disk, oldest first. Raises UserError if a bucket does not tell."""
+        try:
+            self._manager.reload()
+        except Exception as error:  # gcsfs and those below it have many
+            if not bucket.is_bucket(self.directory):
+                raise
+            raise UserError(f"{self.directory}: the bucket does not answer ({_first_line(error)})") from error
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
@@ -201,11 +209,16 @@ class Checkpoints:
 
 
 def _write_json(file: epath.Path, values: dict[str, Any]) -> None:
-    """As Orbax writes the metrics of a checkpoint, its folder appearing whole."""
-    partly = file.parent.with_name("metrics.partly")
+    """As Orbax writes the metrics of a checkpoint; in a folder, which appears whole. A bucket has none."""
+    partly = file.parent if bucket.is_bucket(file) else file.parent.with_name("metrics.partly")
     partly.mkdir(exist_ok=True)
     (partly / file.name).write_text(json.dumps(values))
-    partly.rename(file.parent)
+    if partly != file.parent:
+        partly.rename(file.parent)
+
+
+def _absolute(place: pathlib.Path | epath.Path) -> epath.Path:
+    return place if bucket.is_bucket(place) else epath.Path(place).resolve()  # which would turn gs:// into a folder
 
 
 def _rank(scored: dict[str, Any], by: str | None) -> float:

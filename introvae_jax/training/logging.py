@@ -13,10 +13,12 @@ from PIL import Image
 import tqdm
 
 from introvae_jax import disk, pictures
+from introvae_jax.bucket import Spool
 from introvae_jax.evaluation.scores import Score, headlines, number
 from introvae_jax.objectives.base import Terms
 from introvae_jax.training.tensorboard import TensorBoard
 
+PART_BYTES = 2**20  # of TensorBoard's events in a bucket, where a growing file is uploaded again and again
 RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for
 
 
@@ -61,9 +63,13 @@ class Reporter:
         self._pending: list[tuple[int, Terms]] = []
         self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
         if enabled:
+            self._spool = Spool(workdir)
+            self.records_path = self._spool.local / "metrics.jsonl"
+            self._spool.fetch(self.records_path.name)
             _drop_records_after(self.records_path, start)
             self._records = self.records_path.open("a", encoding="utf-8")
-            self._tensorboard = TensorBoard(workdir / "tensorboard", start)
+            part_bytes = PART_BYTES if self._spool.remote else math.inf
+            self._tensorboard = TensorBoard(self._spool.local / "tensorboard", start, part_bytes)
             self._progress = Progress(start, total)
 
     def resume(self, *, compiles: bool) -> None:
@@ -128,6 +134,7 @@ class Reporter:
     def _write(self, record: dict[str, float]) -> None:
         self._append(record)
         self._tensorboard.scalars(record["step"], {n: v for n, v in record.items() if n != "step"})
+        self._spool.publish()
         self._progress.line(summary(record, self._total, self._batch_size))
 
     def losses(self) -> list[dict[str, float]]:
@@ -142,12 +149,20 @@ class Reporter:
         figures = {score.name: score.value for score in scores}
         self._append({"step": step, "kimg": step * self._batch_size / 1000} | figures)
         self._tensorboard.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
+        self.flush()
         shown = " | ".join(f"{name} {number(figures[name])}" for name in headlines(figures))
         self._progress.line(f"step {step}/{self._total} | evaluation | {shown}")
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture in TensorBoard."""
         self._tensorboard.image(step, name, image)
+        self._spool.publish()
+
+    def flush(self) -> None:
+        """Returns once everything written so far lies in the work directory. Raises OSError if it cannot."""
+        if self._enabled:
+            self._spool.publish()
+            self._spool.wait()
 
     def say(self, text: str) -> None:
         """One line for the reader."""
@@ -164,6 +179,7 @@ class Reporter:
             self._progress.close()
             self._records.close()
             self._tensorboard.close()
+            self._spool.close()
 
 
 def summary(record: dict[str, float], total: int, batch_size: int) -> str:

@@ -49,7 +49,7 @@ def train(
     config_lib.validate(config)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
-    workdir = disk.expand(workdir)
+    workdir = disk.place(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)
     scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
@@ -57,6 +57,7 @@ def train(
     checkpoints = _open_checkpoints(workdir, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(watch)
+        stack.push(processes.leave_on_error)
         state = _start_or_resume(run, checkpoints)
         start = int(state.step)
         owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
@@ -170,6 +171,7 @@ class Session:
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
             if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
+            reporter.flush()  # what a checkpoint follows is there before it
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
@@ -198,6 +200,7 @@ class Session:
                 self._reporter.scored(trained.step, scores)
                 figures = {score.name: score.value for score in scores}
                 scored = {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}
+            self._reporter.flush()
         self.checkpoints.add_scores(trained.step, scored)
         if last and scored:
             self.run.draw_curves()

@@ -104,12 +104,15 @@ def require_shared(folder: Any) -> None:
     """Raises UserError where process 0's `folder` is not the one that this process sees under that path."""
     if not several():
         return
-    mark = folder / ".seen_by_all"
+    mark, text = folder / ".seen_by_all", distributed.global_state.coordinator_address
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(distributed.global_state.coordinator_address)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.write_text(text)
+        except OSError as error:
+            leave(f"--workdir={folder}: {error.strerror or error}; choose one that can be written", 1)
     wait_for_all("mark written")
-    found = mark.exists() and mark.read_text() == distributed.global_state.coordinator_address
+    found = mark.exists() and mark.read_text() == text
     wait_for_all("mark read")
     if jax.process_index() == 0:
         mark.unlink()
