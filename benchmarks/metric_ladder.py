@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pathlib
 
 from absl import flags
+import jax
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
@@ -26,6 +27,7 @@ from introvae_jax.data import source
 from introvae_jax.evaluation import requests, subjects
 from introvae_jax.evaluation.comparing import Comparison
 from introvae_jax.evaluation.views import Views
+from introvae_jax.features import alexnet
 from introvae_jax.features.weights import INCEPTION_SHA256
 from introvae_jax.metrics import reconstruction, ssim
 
@@ -77,13 +79,24 @@ def main(_) -> None:
             images = damaged(other, ladder, rung)
             scores = {score.name: score.value for score in comparison.score(stream(images))}
             if ladder != "collapse":  # of copies, which these are
-                error = reconstruction.errors(other / 255.0, images / 255.0)
-                scores["psnr"] = float(error["psnr"].mean())
-                scores["ssim"] = float(np.mean(ssim.ssim(np.float32(other) / 255, np.float32(images) / 255)))
+                scores |= of_copies(other, images)
             for name, value in scores.items():
                 found.setdefault(name, {}).setdefault(ladder, []).append(value)
     print(table(found))
     plot(found, pathlib.Path(_OUT.value).expanduser())
+
+
+def of_copies(images: np.ndarray, copies: np.ndarray) -> dict[str, float]:
+    """The figures of reconstructions, of uint8 images [N, H, W, C] and what became of them; LPIPS only of colour."""
+    error = reconstruction.errors(images / 255.0, copies / 255.0)
+    x, y = np.float32(images) / 255, np.float32(copies) / 255
+    found = {"psnr": error["psnr"].mean(), "ssim": np.mean(ssim.ssim(x, y))}
+    if images.shape[-1] == 3:
+        variables, _ = alexnet.load()
+        compare = jax.jit(alexnet.lpips)
+        parts = [compare(variables, x[i : i + 50], y[i : i + 50]) for i in range(0, len(x), 50)]
+        found["lpips"] = np.mean(np.concatenate(parts))
+    return {name: float(value) for name, value in found.items()}
 
 
 def stream(images: np.ndarray) -> subjects.Images:

@@ -200,7 +200,6 @@ class Session:
                 self._reporter.scored(trained.step, scores)
                 figures = {score.name: score.value for score in scores}
                 scored = {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}
-            self._reporter.flush()
         self.checkpoints.add_scores(trained.step, scored)
         if last and scored:
             self.run.draw_curves()

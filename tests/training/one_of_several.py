@@ -8,13 +8,11 @@ import hashlib
 import pathlib
 import sys
 
-import jax
-
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
 from configs import digits
 from introvae_jax.data import loader
-from introvae_jax.training import loop
+from introvae_jax.training import loop, processes
 
 
 def record_what_is_read(path):
@@ -34,9 +32,7 @@ def record_what_is_read(path):
 
 def main():
     port, count, index, workdir, *values = sys.argv[1:]
-    if int(count) > 1:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(f"localhost:{port}", int(count), int(index))
+    processes.start(f"localhost:{port}", int(count), int(index), silence=10)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     config = digits.get_config()

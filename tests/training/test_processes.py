@@ -2,20 +2,32 @@
 
 import json
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import portpicker
 import pytest
+from runs import records, state, wait_for
 
+from introvae_jax.errors import UserError
+from introvae_jax.training import processes
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = pathlib.Path(__file__).parent / "one_of_several.py"
 TINY = ("model.channels=(4,4,8)", "model.z_dim=4", "batch_size=8", "objective.warmup_steps=5", "log.every=5",
         "checkpoint.every=10", "log.pictures_every=60", "checkpoint.calibration_batches=2")  # fmt: skip
 STOP, END = 20, 32
 
 
-def train(workdir, count, steps, environment, *values):
-    """A run of `count` processes; returns once all have ended well."""
+def train(workdir, count, steps, environment, *values, devices=1):
+    """A run of `count` processes with so many devices each; returns once all have ended well."""
+    if devices > 1:
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        environment = environment | {"XLA_FLAGS": flag, "NPROC": str(2 * devices)}
     port = portpicker.pick_unused_port()
     processes = [
         subprocess.Popen(
@@ -61,6 +73,135 @@ def test_stopped_on_two_processes_and_resumed_on_one_a_run_sees_what_an_unbroken
     assert losses(tmp_path)[5] == pytest.approx(losses(whole)[5], rel=1e-4)
 
 
+LAYOUTS = ((1, 1), (2, 2), (4, 1), (1, 4))  # processes, devices of each
+
+
+def test_every_layout_trains_the_same_model_and_takes_over_from_every_other(tmp_path, one_device):
+    """20 steps on each, and 5 on each in turn from the checkpoint of the one before."""
+    every = ("log.every=1", "checkpoint.every=5")
+    for count, devices in LAYOUTS:
+        train(tmp_path / f"{count}x{devices}", count, 20, one_device, *every, devices=devices)
+    for steps, (count, devices) in zip((5, 10, 15, 20), LAYOUTS, strict=True):
+        train(tmp_path / "relay", count, steps, one_device, *every, devices=devices)
+    whole, rate = tmp_path / "1x1", 1e-3
+    expected, start = state(whole, 20), losses(whole)
+    assert sorted(start) == list(range(1, 21))
+    for name in ("2x2", "4x1", "1x4", "relay"):
+        assert losses(tmp_path / name) == pytest.approx(losses(whole), rel=2e-3), name
+        found = state(tmp_path / name, 20)
+        for kind in (
+            "encoder",
+            "decoder",
+        ):  # Adam moves a weight by up to its rate a step, whatever its gradient's size
+            differences = jax.tree.map(
+                lambda a, b: np.abs(a - b).max(), found[kind]["params"], expected[kind]["params"]
+            )
+            assert max(jax.tree.leaves(differences)) < 2 * rate, (name, kind)
+        assert np.array_equal(found["key"], expected["key"])
+
+
 def test_the_device_cache_of_two_processes_feeds_the_same_images(whole, tmp_path, one_device):
     train(tmp_path, 2, 5, one_device, "data.cache='device'")
     assert losses(tmp_path)[5] == pytest.approx(losses(whole)[5], rel=1e-4)
+
+
+@pytest.fixture
+def pair(one_device):
+    """A function that starts the main job as two processes; they end with the test at the latest."""
+    started = []
+
+    def start(workdirs, *more):
+        port = portpicker.pick_unused_port()
+        for i, workdir in enumerate(workdirs):
+            command = [
+                sys.executable, "-m", "introvae_jax.main", "--config=configs/digits.py", f"--workdir={workdir}",
+                *(f"--config.{value}" for value in TINY), "--config.steps=100000", "--peer_timeout=6",
+                f"--coordinator_address=localhost:{port}", "--num_processes=2", f"--process_id={i}", *more,
+            ]  # fmt: skip
+            started.append(subprocess.Popen(command, cwd=ROOT, env=one_device, stderr=subprocess.PIPE, text=True))
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(processes, seconds=90):
+    """Statuses and what was said, of processes that must end by themselves."""
+    said = [process.communicate(timeout=seconds)[1] for process in processes]
+    assert not any("Traceback" in text for text in said), said
+    return [process.returncode for process in processes], said
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, pair):
+    processes = pair([tmp_path / "run"] * 2)
+    wait_for(lambda: len(records(tmp_path / "run")) > 1, processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    statuses, said = ended(processes)
+    assert statuses == [75, 75]
+    (line,) = re.findall(r"SIGTERM: saved step (\d+); the same command goes on", said[0])
+    assert int(line) == max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGKILL, 0), (signal.SIGKILL, 1), (signal.SIGSTOP, 1)])
+def test_the_others_end_with_a_line_when_one_is_gone(tmp_path, pair, number, who):
+    processes = pair([tmp_path / "run"] * 2)
+    wait_for(lambda: len(records(tmp_path / "run")) > 2, processes[0])
+    processes[who].send_signal(number)
+    (status,), (said,) = ended([processes[1 - who]])
+    assert status == 75
+    assert "introvae_jax: error: " in said.splitlines()[-1]
+    assert "the last good checkpoint is step " in said.splitlines()[-1]
+
+
+def test_processes_that_do_not_share_the_work_directory_are_told(tmp_path, pair):
+    statuses, said = ended(pair([tmp_path / "one", tmp_path / "other"]))
+    assert statuses[1] == 1
+    assert f"--workdir={tmp_path}/other: process 1 does not see what process 0 writes there" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [({}, False), ({"SLURM_NTASKS": "4"}, False), ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a[1-4]"}, True),
+     ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "a1"}, False), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+     ({"TPU_WORKER_HOSTNAMES": "localhost"}, False), ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+     ({"MEGASCALE_COORDINATOR_ADDRESS": "a"}, True)],
+)  # fmt: skip
+def test_a_cluster_says_whether_there_are_several(environment, several):
+    assert processes.is_several(environment) == several
+
+
+def test_the_launchers_variables_name_a_process():
+    three = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JOB_COMPLETION_INDEX": "2"}
+    assert processes.named(three) == ("a:1", 4, 2)
+    assert processes.named(three | {"JAX_PROCESS_ID": "3"}) == ("a:1", 4, 3)
+    assert processes.named({"JOB_COMPLETION_INDEX": "2"}) is None
+    with pytest.raises(UserError, match="whole numbers"):
+        processes.named(three | {"JAX_NUM_PROCESSES": "four"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [((None, 2, None), "belong together"), (("host", 2, 0), "must be HOST:PORT"), (("host:1", 2, 2), "process_id from 0")],
+)  # fmt: skip
+def test_contradictions_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        processes.start(*given, silence=10)
+
+
+def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
+    """As a read from a dead disk would hang."""
+    script = (
+        "import time\nfrom introvae_jax.training.processes import Watch\n"
+        "with Watch(silence=5, patience=1) as watch:\n"
+        "    watch.keep('the last good checkpoint is step 30 in RUN')\n"
+        "    with watch.expecting('step 31'):\n        time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
+                          timeout=50, check=False)  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr == (
+        "introvae_jax: error: step 31 has taken more than 1 s (--stall_timeout): stopped, the last good checkpoint is "
+        "step 30 in RUN; the same command goes on from there\n"
+    )
