@@ -183,7 +183,7 @@ def test_the_launchers_variables_name_a_process():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [((None, 2, None), "belong together"), (("host", 2, 0), "must be HOST:PORT"), (("host:1", 2, 2), "process_id from 0")],
+    [((None, 2, None), "belong together"), (("host", 2, 0), "must be HOST:PORT"), (("host:1", 2, 2), "id from 0 to")],
 )  # fmt: skip
 def test_contradictions_are_refused(given, message):
     with pytest.raises(UserError, match=message):
