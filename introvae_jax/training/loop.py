@@ -40,7 +40,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     """
     config_lib.validate(config)
     replicas = parallel.replicas()
-    replicas.check_batch(config.batch_size)
+    replicas.check_batch(config.batch_size, config.accumulate)
     workdir = disk.expand(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop = StopRequest()

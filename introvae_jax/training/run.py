@@ -50,7 +50,8 @@ class Run:
         count = config.checkpoint.calibration_batches * config.batch_size
         order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class
         rows = order[np.arange(count) % len(order)]
-        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
+        # as few at a time as a step normalises together
+        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches * config.accumulate)
 
     def fresh_state(self) -> state_lib.State:
         shape = model.example_shape(self.config)
@@ -64,7 +65,7 @@ class Run:
             *self.networks, objective, self.optimizers, self.replicas,
             update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
             mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
-            decoder_updates=config.objective.decoder_updates,
+            decoder_updates=config.objective.decoder_updates, parts=config.accumulate,
         )  # fmt: skip
 
     def make_feed(self, start: int) -> feed.Feed:
