@@ -1,6 +1,7 @@
 """What an objective of this family is: two losses over the same noise, one for each network.
 
-An objective is a frozen dataclass (its fields are the keys of `config.objective` that it reads) with
+An objective is a frozen dataclass of the class `Objective` (its fields are the keys of `config.objective` that it
+reads) with
 
     encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
     decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
@@ -13,7 +14,7 @@ decoder's, nothing else.
 
 A batch may be taken in parts (`config.accumulate`). For that a loss has to be a function of means over the batch, and
 no mean be of something that another mean is in. `encoder_loss_is_linear` and `decoder_loss_is_linear` say that loss
-and terms are linear in the means, which spares a forward pass; False, the default, is always right.
+and terms are linear in the means, which spares a forward pass; False, the default, is right for all of them.
 """
 
 from collections.abc import Callable
