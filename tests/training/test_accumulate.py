@@ -9,15 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from configs import digits
+from configs import digits, toy2d
 from introvae_jax import config as config_lib
 from introvae_jax import objectives
+from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.nets import layers, residual
 from introvae_jax.objectives.introvae import IntroVAE
-from introvae_jax.training import accumulate, parallel
+from introvae_jax.training import accumulate, loop, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
+from introvae_jax.training.run import Run
 
 BATCH, PARTS, STEPS, Z = 32, 4, 3, 3
 SETTINGS = {
@@ -227,6 +229,25 @@ def test_a_batch_must_divide_by_devices_and_parts():
         replicas.check_batch(24, 4)
     with pytest.raises(UserError, match=r"batch_size = 6: must be a multiple of the number of devices, 4"):
         replicas.check_batch(6, 1)
+
+
+@pytest.mark.parametrize(("parts", "loops"), [(1, 0), (4, 3)])
+def test_a_run_takes_its_batches_in_as_many_parts_as_its_config_says(parts, loops, tmp_path):
+    """In three loops: the encoder's means, its gradients, the decoder's. Without parts in none."""
+    config = toy2d.get_config()
+    config.accumulate = parts
+    splits = source.open_splits(config.data)
+    run = Run(config, tmp_path, splits, parallel.replicas(tuple(jax.devices()[:1])))
+    points = jnp.zeros((config.batch_size, 2))
+    traced = jax.make_jaxpr(run.make_step("introvae"))(jax.eval_shape(run.fresh_state), points)
+    assert str(traced).count("scan[") == loops
+
+
+def test_a_run_whose_batch_does_not_divide_is_refused(tmp_path):
+    config = toy2d.get_config()
+    config.batch_size, config.accumulate = 24, 5
+    with pytest.raises(UserError, match=r"config\.batch_size = 24: .* 4 x 5 = 20"):
+        loop.train(config, tmp_path)
 
 
 def test_age_takes_no_parts():
