@@ -32,7 +32,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=4)
 _CHANNELS = flags.DEFINE_list("channels", ["16", "32", "64", "128"], "Channels of the networks that are timed.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each step is timed.", lower_bound=1)
 CASES = ((1, False), (2, False), (4, False), (1, True))  # accumulate and remat
-PARTS = (1, 4)
+PARTS = (1, 2, 4)
 
 
 def main(_) -> None:
