@@ -35,7 +35,7 @@ _CHOICES = {
     "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
-    "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
+    "steps", "batch_size", "accumulate", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
     "log.every", "log.pictures_every",
     "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
@@ -95,6 +95,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
         _check_images(values, require)
     _check_eval(values, require)
+    if values["objective.name"] == "age":
+        require(values["accumulate"] == 1, "accumulate",
+                "1 for objective.name = 'age', whose KL is that of the whole batch")  # fmt: skip
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
@@ -155,7 +158,8 @@ def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, work
     Keys that only one of them has came or went with a version and are passed over.
     """
     old, new = flatten(stored), flatten(config)
-    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(MAY_CHANGE)]
+    may_change = MAY_CHANGE if new["model.norm"] == "batch" else (*MAY_CHANGE, "accumulate")  # each part's own moments
+    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(may_change)]
     if new["optim.schedule"] == "cosine":
         fixed.append("steps")  # the rate at every step depends on it
     changed = [f"config.{k}: {old[k]!r} there, {new[k]!r} now" for k in fixed if old[k] != new[k]]

@@ -60,6 +60,8 @@ BAD = {
     "data.crop": ("middle", '"WxH+X+Y"'),
     "data.cache": ("disk", "'host', 'device'"),
     "batch_size": (0, "1 or more"),
+    "accumulate": (0, "1 or more"),
+    "checkpoint.rollbacks": (-1, "0 or more"),
     "seed": (2**32, "below 2**32"),
     "objective.name": ("gan", "'introvae', 'vae'"),
     "objective.hinge": ("pixel", "'batch', 'sample'"),

@@ -13,7 +13,7 @@ from introvae_jax.objectives import base, terms
 
 
 @dataclasses.dataclass(frozen=True)
-class AGE:
+class AGE(base.Objective):
     """The encoder spreads real images over the prior and drives generated ones from it; the decoder brings them back.
 
     match_x: weight of the encoder's reconstruction term, the absolute error a pixel. match_z: weight of the

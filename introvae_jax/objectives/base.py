@@ -1,6 +1,7 @@
 """What an objective of this family is: two losses over the same noise, one for each network.
 
-An objective is a frozen dataclass (its fields are the keys of `config.objective` that it reads) with
+An objective is a frozen dataclass of the class `Objective` (its fields are the keys of `config.objective` that it
+reads) with
 
     encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
     decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
@@ -10,6 +11,10 @@ GLOBAL batch. z: the latents of the real images, handed on so that they are enco
 terms: scalars by name, for the log; "loss_rec", half the squared error, is always one of them. The step
 differentiates the first loss with respect to the encoder's parameters and the second with respect to the
 decoder's, nothing else.
+
+A batch may be taken in parts (`config.accumulate`). For that a loss has to be a function of means over the batch, and
+no mean be of something that another mean is in. `encoder_loss_is_linear` and `decoder_loss_is_linear` say that loss
+and terms are linear in the means, which spares a forward pass; False, the default, is right for all of them.
 """
 
 from collections.abc import Callable
@@ -40,7 +45,10 @@ class Batch(struct.PyTreeNode):
 
 
 class Objective(Protocol):
-    """The two functions every objective has; see the module's docstring."""
+    """The two functions every objective has, and what it may say of them; see the module's docstring."""
+
+    encoder_loss_is_linear: bool = False
+    decoder_loss_is_linear: bool = False
 
     def encoder_loss(
         self, encode: Encode, decode: Decode, batch: Batch, mean: Mean

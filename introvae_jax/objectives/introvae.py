@@ -10,7 +10,7 @@ HINGES = ("batch", "sample")
 
 
 @dataclasses.dataclass(frozen=True)
-class IntroVAE:
+class IntroVAE(base.Objective):
     """The encoder tells real images from generated ones by their KL; the decoder closes the gap.
 
     alpha: weight of the encoder's two hinges. alpha_d: weight of the decoder's two KL terms.
@@ -24,6 +24,12 @@ class IntroVAE:
     beta: float
     margin: float
     hinge: str
+
+    decoder_loss_is_linear = True
+
+    @property
+    def encoder_loss_is_linear(self) -> bool:
+        return self.hinge == "sample"
 
     def _hinge(self, kl: jax.Array, mean: base.Mean) -> tuple[jax.Array, jax.Array]:
         """[m - KL]_+ reduced to a scalar, and the share of it that is active, in [0, 1]."""

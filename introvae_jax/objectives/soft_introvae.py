@@ -10,7 +10,7 @@ from introvae_jax.objectives import base, terms
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftIntroVAE:
+class SoftIntroVAE(base.Objective):
     """No margin: the encoder lowers exp(ELBO) of generated images, the decoder raises their ELBO.
 
     beta: weight of the reconstruction term. beta_kl: weight of the KL of real images for the encoder and of
@@ -28,6 +28,8 @@ class SoftIntroVAE:
     beta_kl: float
     beta_neg: float
     gamma: float
+
+    encoder_loss_is_linear = decoder_loss_is_linear = True  # exp(ELBO) is each image's own
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean

@@ -8,7 +8,7 @@ from introvae_jax.objectives import base, terms
 
 
 @dataclasses.dataclass(frozen=True)
-class VAE:
+class VAE(base.Objective):
     """beta_kl * KL(E(x)) + beta * AE(x, D(z)); both networks minimise it (Kingma and Welling 2014, arXiv 1312.6114).
 
     beta: weight of the reconstruction term, above 0. beta_kl: weight of the KL.
@@ -16,6 +16,8 @@ class VAE:
 
     beta: float
     beta_kl: float
+
+    encoder_loss_is_linear = decoder_loss_is_linear = True
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean

@@ -48,7 +48,7 @@ def train(
     """
     config_lib.validate(config)
     replicas = parallel.replicas()
-    replicas.check_batch(config.batch_size)
+    replicas.check_batch(config.batch_size, config.accumulate)
     workdir = disk.place(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from introvae_jax.objectives.base import Batch, Objective, Terms
+from introvae_jax.objectives.base import Batch, Mean, Objective, Terms
+from introvae_jax.training import accumulate
 from introvae_jax.training.parallel import Replicas
 from introvae_jax.training.state import State
 
@@ -73,6 +75,7 @@ def make_step(
     global_batch: int,
     dequantize: bool = False,
     decoder_updates: int = 1,
+    parts: int = 1,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
     """The pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms), to be mapped by `replicas`.
 
@@ -81,6 +84,7 @@ def make_step(
     their forward passes once compiled; tests/training/test_compiled.py counts.
     decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
     further one on new ones.
+    parts: that a device's share of the batch is split into, to save memory; training/accumulate.py.
     """
 
     def encode(params, x):
@@ -92,25 +96,33 @@ def make_step(
     def step(state: State, images: jax.Array) -> tuple[State, Terms]:
         batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
-        def encoder_loss(params):
+        def encoder_loss(params: Any, batch: Batch, mean: Mean):
             decode_now = functools.partial(decode, state.decoder.params)
-            return objective.encoder_loss(functools.partial(encode, params), decode_now, batch, replicas.mean)
+            return objective.encoder_loss(functools.partial(encode, params), decode_now, batch, mean)
 
-        (loss_e, (z, terms)), grads_e = jax.value_and_grad(encoder_loss, has_aux=True)(state.encoder.params)
+        (loss_e, (z, terms)), grads_e = accumulate.value_and_grad(
+            encoder_loss, state.encoder.params, batch, replicas.mean,
+            parts=parts, linear=objective.encoder_loss_is_linear,
+        )  # fmt: skip
         grads_e = replicas.average(grads_e)
         new_encoder = state.encoder.update(grads_e, optimizers[0], state.step, ema_decay)
         judge = new_encoder if update_order == "alternating" else state.encoder
 
-        def decoder_loss(params, zp):
-            encode_now, drawn = functools.partial(encode, judge.params), batch.replace(zp=zp)
-            return objective.decoder_loss(encode_now, functools.partial(decode, params), drawn, z, replicas.mean)
+        def decoder_loss(params: Any, batch_and_z: tuple[Batch, jax.Array], mean: Mean):
+            encode_now, decode_now = functools.partial(encode, judge.params), functools.partial(decode, params)
+            loss, terms = objective.decoder_loss(encode_now, decode_now, *batch_and_z, mean)
+            return loss, ((), terms)
 
-        new_decoder, zp = state.decoder, batch.zp
+        new_decoder = state.decoder
         for update in range(decoder_updates):
             if update > 0:
                 shape = (global_batch, decoder.z_dim)
                 zp = draw_latents(state, NEXT_PRIOR + update, shape, images.shape[0], replicas)
-            (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(new_decoder.params, zp)
+                batch = batch.replace(zp=zp)
+            (loss_d, (_, terms_d)), grads_d = accumulate.value_and_grad(
+                decoder_loss, new_decoder.params, (batch, z), replicas.mean,
+                parts=parts, linear=objective.decoder_loss_is_linear,
+            )  # fmt: skip
             grads_d = replicas.average(grads_d)
             new_decoder = new_decoder.update(grads_d, optimizers[1], state.step, ema_decay)
         terms = {
