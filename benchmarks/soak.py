@@ -132,9 +132,8 @@ def _advance(job: Job, step: int) -> float:
 
 
 def _ended(job: Job, fault: soak_faults.Fault, since: float) -> tuple[float, str]:
-    """Seconds until all processes had ended, the stopped ones left out, and what one of them said."""
-    stopped = [i for i in job.alive() if _state(job.processes[i].pid) == "T"]
-    left = job.wait(BOUND, but=stopped)
+    """Seconds until all processes had ended, stopped ones left out, and what one of them said."""
+    left = job.wait(BOUND)
     seconds = time.monotonic() - since
     _require(not left, job, f"had not ended {BOUND:g} s after: {fault.title}")
     job.kill()
@@ -143,11 +142,6 @@ def _ended(job: Job, fault: soak_faults.Fault, since: float) -> tuple[float, str
     said = job.said()
     _require(not any(line.startswith("Traceback") for line in said), job, f"left a traceback after: {fault.title}")
     return seconds, said[0] if said else ""
-
-
-def _state(pid: int) -> str:
-    """The letter by which the kernel names a process's state."""
-    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def _require(ok: bool, job: Job, what: str) -> None:

@@ -102,12 +102,16 @@ class Job:
     def statuses(self) -> list[int | None]:
         return [process.poll() for process in self.processes]
 
-    def wait(self, seconds: float, but: Sequence[int] = ()) -> list[int]:
-        """Waits for all processes, those in `but` left out; returns which are alive then."""
+    def wait(self, seconds: float) -> list[int]:
+        """Waits for all processes but those that a SIGSTOP holds; returns which are alive then."""
         deadline = time.monotonic() + seconds
-        while (left := [i for i in self.alive() if i not in but]) and time.monotonic() < deadline:
+        while (left := [i for i in self.alive() if not self._is_held(i)]) and time.monotonic() < deadline:
             time.sleep(0.1)
         return left
+
+    def _is_held(self, i: int) -> bool:
+        stat = pathlib.Path(f"/proc/{self.processes[i].pid}/stat")
+        return stat.exists() and stat.read_text().rpartition(") ")[2].startswith("T")
 
     def kill(self) -> None:
         for i in range(self.count):

@@ -190,7 +190,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax and TensorStore raise what they like on damaged files
-            raise self._damaged(step, f"or of another shape: {_first_line(error)}") from error
+            raise self._damaged(step, f"or of another shape: {_first_line(error)[:120]}") from error
 
     def _damaged(self, step: int, reason: str) -> Damaged:
         others = [s for s in self.steps() if s != step]
