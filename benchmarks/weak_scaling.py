@@ -91,7 +91,7 @@ def estimate(flops: float, moved: float, sizes: list[int], dtype: str) -> list[s
     small, large = [s for s in sizes if s < _SMALL], [s for s in sizes if s >= _SMALL]
     for machine in MACHINES:
         chip = machine.chip
-        computes = max(chip.seconds(flops, dtype, _UTILISATION.value), chip.at_best(flops, moved, dtype))
+        computes = chip.seconds(flops, moved, dtype, _UTILISATION.value)
         times = machine.exchange(small), machine.exchange(large)
         efficiency = computes / (computes + sum(times))
         rows.append(

@@ -8,6 +8,7 @@ Compiles the step that training would run and prints what the compiler says of i
 runs nothing. docs/scaling.md says how far the figures can be trusted.
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -32,6 +33,7 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 
 def main(_) -> None:
     """Plans what the flags name."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA finds that compiling takes long, at length
     from introvae_jax.planning import job, report  # here, so that --help and a wrong flag answer at once
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])

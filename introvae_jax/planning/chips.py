@@ -3,7 +3,7 @@
 import dataclasses
 
 # JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise (docs.jax.dev, "GPU memory
-# allocation"); of a TPU's, libtpu keeps a little: its compiler gives v5e 15.75 of 16 GiB, v6e 31.25 of 32.
+# allocation"); of a TPU's, the runtime keeps a little.
 USABLE = {"gpu": 0.75, "tpu": 0.97}
 
 
@@ -32,13 +32,13 @@ class Chip:
         """FLOP/s at its maker's best on convolutions of `dtype`, "float32" or "bfloat16"."""
         return self.tflops * 1e12 * (0.5 if (self.kind, dtype) == ("gpu", "float32") else 1.0)
 
-    def seconds(self, flops: float, dtype: str, utilisation: float) -> float:
-        """Time of a program that reaches `utilisation`, in (0, 1], of the peak."""
-        return flops / (self.peak(dtype) * utilisation)
+    def seconds(self, flops: float, moved: float, dtype: str, utilisation: float = 1.0) -> float:
+        """Time of a program that reaches `utilisation`, in (0, 1], of the peak that binds it.
 
-    def at_best(self, flops: float, moved: float, dtype: str) -> float:
-        """No program is faster than its arithmetic or its traffic with the memory (Williams et al. 2009, roofline)."""
-        return max(flops / self.peak(dtype), moved / (self.bandwidth * 1e9))
+        flops: of its arithmetic. moved: bytes that it reads and writes. No program is faster than the slower of the
+        two (Williams et al. 2009, the roofline).
+        """
+        return max(flops / self.peak(dtype), moved / (self.bandwidth * 1e9)) / utilisation
 
 
 # NVIDIA: data sheets of A100 (2021), H100 SXM (2023), H200 SXM (2024), L4 (2023; its 242 TFLOP/s are with sparsity) and

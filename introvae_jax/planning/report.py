@@ -56,8 +56,8 @@ def text(plan: Plan, utilisation: float, devices: int) -> str:
         "",
         *table(plan, utilisation, devices),
         "",
-        f"ASSUMED, not measured: {utilisation:.0%} of a chip's peak arithmetic (--utilisation), or its peak memory",
-        'traffic where that takes longer. "at best": all of the peak, or that traffic, some of which caches save.',
+        f"ASSUMED, not measured: a chip reaches {utilisation:.0%} (--utilisation) of its peak arithmetic or its peak",
+        'memory traffic, whichever takes longer; "at best" is all of that peak, which nobody reaches.',
         f"{devices} chips share the batch; their exchange of gradients and moments is not counted. Usable are 75% of a",
         "GPU's memory, what JAX takes by default, and 97% of a TPU's. Memory is that of the compiler asked, for other",
         "chips a stand-in: docs/scaling.md says how far off.",
@@ -69,9 +69,9 @@ def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
     """A row for each chip."""
     rows = [("chip", "usable", "memory", "days", "at best", f"days on {devices}", "at best")]
     for chip in CHIPS:
-        best = chip.at_best(plan.program.flops, plan.program.moved, plan.dtype)
-        seconds = max(best, chip.seconds(plan.program.flops, plan.dtype, utilisation))
-        days = [plan.steps * time / share / DAY for share in (1, devices) for time in (seconds, best)]
+        taken = (plan.program.flops, plan.program.moved, plan.dtype)
+        seconds = chip.seconds(*taken, utilisation), chip.seconds(*taken)
+        days = [plan.steps * time / share / DAY for share in (1, devices) for time in seconds]
         rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *(f"{value:.2g}" for value in days)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
