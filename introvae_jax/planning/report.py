@@ -28,7 +28,7 @@ class Plan:
 
     @property
     def an_image(self) -> float:
-        """Bytes that one more image takes."""
+        """Bytes that one more image takes; not above 0 where a tiny network hides it under padding and code."""
         difference = self.program.memory.total - self.other.memory.total
         return difference / (self.program.batch - self.other.batch)
 
@@ -37,7 +37,7 @@ class Plan:
         return self.program.memory.total + (batch - self.program.batch) * self.an_image
 
     def largest_batch(self, usable: float) -> int:
-        """Images a device for which `memory` stays within `usable` bytes; 0 if not even one fits."""
+        """Images a device for which `memory` stays within `usable` bytes; 0 if not even one fits. `an_image` above 0."""
         return max(0, int((usable - self.memory(0)) // self.an_image))
 
 
@@ -79,6 +79,8 @@ def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
 
 def verdict(plan: Plan, chip: Chip) -> str:
     """Whether the run's batch fits one chip, and the largest that does."""
+    if plan.an_image <= 0:
+        return "fits" if plan.program.memory.total <= chip.usable else "does not fit: accumulate or remat"
     largest = plan.largest_batch(chip.usable)
     if plan.program.memory.total <= chip.usable:
         return f"fits; up to batch {largest}"

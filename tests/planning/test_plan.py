@@ -1,5 +1,7 @@
 """The plan against the program that training runs, and the command's ends."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -69,6 +71,12 @@ def test_a_chip_too_small_is_told(planned):
     assert report.verdict(planned, chip) == "fits with batch 3 a device"
     chip = report.Chip("smaller", "tpu", 1.0, planned.memory(0.5) / 2**30 / 0.97, 1.0, 1.0)
     assert report.verdict(planned, chip).startswith("does not fit")
+
+
+def test_a_line_that_does_not_rise_promises_no_batch(planned):
+    flat = dataclasses.replace(planned, other=dataclasses.replace(planned.program, batch=4))
+    chip = report.Chip("large", "tpu", 1.0, 16, 1.0, 1.0)
+    assert report.verdict(flat, chip) == "fits"
 
 
 def test_days_follow_from_flops_peak_and_utilisation():
