@@ -37,7 +37,7 @@ class Plan:
         return self.program.memory.total + (batch - self.program.batch) * self.an_image
 
     def largest_batch(self, usable: float) -> int:
-        """Images a device for which `memory` stays within `usable` bytes; 0 if not even one fits. `an_image` above 0."""
+        """Images for which `memory` stays within `usable` bytes; 0 if not one fits. `an_image` has to be above 0."""
         return max(0, int((usable - self.memory(0)) // self.an_image))
 
 
