@@ -1,0 +1,106 @@
+"""A plan in words: what the compiler said, what fits on which chip, and how long it may take."""
+
+import dataclasses
+import math
+
+from introvae_jax.planning.chips import CHIPS, Chip
+from introvae_jax.planning.program import Memory, Program
+
+DAY = 86_400
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known of a run before it starts.
+
+    title: of the run. parameters: of encoder and decoder. program: of one device that takes the whole batch. other:
+    the same with another batch. steps: to the end. dtype: of the networks. compiled_for: the device's name.
+    """
+
+    title: str
+    parameters: tuple[int, int]
+    program: Program
+    other: Program
+    steps: int
+    dtype: str
+    compiled_for: str
+
+    @property
+    def an_image(self) -> float:
+        """Bytes that one more image takes; not above 0 where a tiny network hides it under padding and code."""
+        difference = self.program.memory.total - self.other.memory.total
+        return difference / (self.program.batch - self.other.batch)
+
+    def memory(self, batch: int) -> float:
+        """Bytes on a device with `batch` images: the straight line through both programs."""
+        return self.program.memory.total + (batch - self.program.batch) * self.an_image
+
+    def largest_batch(self, usable: float) -> int:
+        """Images for which `memory` stays within `usable` bytes; 0 if not one fits. `an_image` has to be above 0."""
+        return max(0, int((usable - self.memory(0)) // self.an_image))
+
+
+def text(plan: Plan, utilisation: float, devices: int) -> str:
+    """The whole plan; days are for one chip and for `devices`."""
+    program = plan.program
+    encoder, decoder = plan.parameters
+    lines = [
+        f"{plan.title}, compiled for {plan.compiled_for}",
+        f"parameters     {encoder + decoder:,}: encoder {encoder:,}, decoder {decoder:,}",
+        f"a step         {si(program.flops)}FLOP; {si(program.moved)}B read and written",
+        f"memory         {gib(program.memory.total)} at batch {program.batch} on one device: {_parts(program.memory)}",
+        f"               {gib(plan.an_image)} an image, by batches {plan.other.batch} and {program.batch}; "
+        "other batches are extrapolated",
+        f"to the end     {plan.steps:,} steps, {si(plan.steps * program.flops)}FLOP",
+        "",
+        *table(plan, utilisation, devices),
+        "",
+        f"ASSUMED, not measured: a chip reaches {utilisation:.0%} (--utilisation) of its peak arithmetic or its peak",
+        'memory traffic, whichever takes longer; "at best" is all of that peak, which nobody reaches.',
+        f"{devices} chips share the batch; their exchange of gradients and moments is not counted. Usable are 75% of a",
+        "GPU's memory, what JAX takes by default, and 97% of a TPU's. Memory is that of the compiler asked, for other",
+        "chips a stand-in: docs/scaling.md says how far off.",
+    ]
+    return "\n".join(lines)
+
+
+def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
+    """A row for each chip."""
+    rows = [("chip", "usable", "memory", "days", "at best", f"days on {devices}", "at best")]
+    for chip in CHIPS:
+        taken = (plan.program.flops, plan.program.moved, plan.dtype)
+        seconds = chip.seconds(*taken, utilisation), chip.seconds(*taken)
+        days = [plan.steps * time / share / DAY for share in (1, devices) for time in seconds]
+        rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *(f"{value:.2g}" for value in days)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def verdict(plan: Plan, chip: Chip) -> str:
+    """Whether the run's batch fits one chip, and the largest that does."""
+    if plan.an_image <= 0:
+        return "fits" if plan.program.memory.total <= chip.usable else "does not fit: accumulate or remat"
+    largest = plan.largest_batch(chip.usable)
+    if plan.program.memory.total <= chip.usable:
+        return f"fits; up to batch {largest}"
+    if largest > 0:
+        return f"fits with batch {largest} a device"
+    return "does not fit: accumulate or remat"
+
+
+def _parts(memory: Memory) -> str:
+    named = (("state", memory.state), ("batch", memory.batch), ("temporaries", memory.temporaries),
+             ("code", memory.code))  # fmt: skip
+    return ", ".join(f"{name} {gib(size)}" for name, size in named if size)
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, or in MiB below a tenth of one."""
+    return f"{size / GIB:.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.2f} MiB"
+
+
+def si(value: float) -> str:
+    """Three digits and a prefix: "3.21 T"."""
+    power = min(int(math.log10(max(value, 1)) // 3), 6)
+    return f"{value / 1000**power:.3g} {' kMGTPE'[power].strip()}"
