@@ -17,7 +17,7 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
     """
     config_lib.validate(config)
     (device,) = target.devices(compiled_for)
-    batch, parts = config.batch_size, config.accumulate if "accumulate" in config else 1
+    batch, parts = config.batch_size, config.accumulate
     whole = program.measure(config, device, batch)
     other = program.measure(config, device, max(batch // 2 // parts * parts, parts) if batch > parts else 2 * batch)
     if parts > 1:  # a compiler counts the work of a loop once, however often it runs
