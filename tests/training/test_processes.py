@@ -78,16 +78,17 @@ LAYOUTS = ((1, 1), (2, 2), (4, 1), (1, 4))  # processes, devices of each
 
 def test_every_layout_trains_the_same_model_and_takes_over_from_every_other(tmp_path, one_device):
     """20 steps on each, and 5 on each in turn from the checkpoint of the one before."""
-    every = ("log.every=1", "checkpoint.every=5")
+    rate = 1e-4  # a larger one makes rounding larger
+    every = ("log.every=1", "checkpoint.every=5", f"optim.learning_rate={rate}")
     for count, devices in LAYOUTS:
         train(tmp_path / f"{count}x{devices}", count, 20, one_device, *every, devices=devices)
     for steps, (count, devices) in zip((5, 10, 15, 20), LAYOUTS, strict=True):
         train(tmp_path / "relay", count, steps, one_device, *every, devices=devices)
-    whole, rate = tmp_path / "1x1", 1e-3
-    expected, start = state(whole, 20), losses(whole)
-    assert sorted(start) == list(range(1, 21))
+    whole = tmp_path / "1x1"
+    expected = state(whole, 20)
+    assert sorted(losses(whole)) == list(range(1, 21))
     for name in ("2x2", "4x1", "1x4", "relay"):
-        assert losses(tmp_path / name) == pytest.approx(losses(whole), rel=2e-3), name
+        assert losses(tmp_path / name) == pytest.approx(losses(whole), rel=1e-3), name
         found = state(tmp_path / name, 20)
         for kind in (
             "encoder",
