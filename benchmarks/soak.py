@@ -93,6 +93,8 @@ def soak(scene: soak_faults.Scene) -> list[tuple[soak_faults.Fault, float, int, 
         fault = kinds[deck.pop()]
         began = _settle(job)
         _advance(job, began + int(scene.chance.integers(5, 60)))
+        while len(job.checkpoints()) < 2:  # one may be damaged, and another one must be left
+            _advance(job, job.step() + 5)
         step, since = job.step(), time.monotonic()
         fault.inject(scene)
         if not fault.ends:

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from introvae_jax import bucket, disk
-from introvae_jax.errors import UserError, warn
+from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.training import digests, processes
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
@@ -205,7 +205,8 @@ class Checkpoints:
                 raise  # not the disk: another process is gone, with which this one writes together
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
-            raise UserError(f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}") from error
+            message = f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}"
+            raise UserError(message, AGAIN if bucket.is_bucket(self.directory) else 1) from error
 
 
 def _write_json(file: epath.Path, values: dict[str, Any]) -> None:

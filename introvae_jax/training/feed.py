@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Callable, Iterator
 from concurrent import futures
+import errno
 import itertools
 import os
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 
 from introvae_jax.data import loader
 from introvae_jax.data.source import Source
+from introvae_jax.errors import UserError, one_line
 from introvae_jax.objectives.base import Terms
 from introvae_jax.training.parallel import Replicas
 from introvae_jax.training.state import State
@@ -42,7 +44,7 @@ class Streamed:
 
     def __init__(self, batches: Iterator[np.ndarray], replicas: Replicas):
         self._replicas = replicas
-        self._batches = _ahead(map(replicas.split, batches))
+        self._batches = _ahead(map(replicas.split, _read(batches)))
 
     def use(self, step: Step) -> None:
         self._step = self._replicas.map(step)
@@ -93,6 +95,20 @@ def load(source: Source) -> np.ndarray:
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill, parts))
     return images
+
+
+def _read(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same batches; whatever a thread that reads them dies of becomes an OSError, as a disk's."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, f"a batch of images could not be read ({one_line(error)})") from error
+        yield batch
 
 
 def _ahead(arrays: Iterator[jax.Array]) -> Iterator[jax.Array]:

@@ -11,10 +11,10 @@ from clu import parameter_overview
 import jax
 import ml_collections
 
+from introvae_jax import bucket, disk, model
 from introvae_jax import config as config_lib
-from introvae_jax import disk, model
 from introvae_jax.data import source
-from introvae_jax.errors import UserError, warn
+from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.training import parallel, processes
 from introvae_jax.training.checkpoint import Checkpoints, Damaged
 from introvae_jax.training.health import Health
@@ -80,7 +80,8 @@ def train(
             last = _last(checkpoints, error.well_until)
             raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
         except OSError as error:
-            raise UserError(f"{error.filename or workdir}: {error.strerror}: stopped, {_last(checkpoints)}") from error
+            message = f"{error.filename or workdir}: {error.strerror or error}: stopped, {_last(checkpoints)}"
+            raise UserError(message, AGAIN if bucket.is_bucket(workdir) else 1) from error  # a bucket may come back
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise UserError(f"{run.advice_on_memory()}: stopped, {_last(checkpoints)}") from error

@@ -29,6 +29,28 @@ def make_feed(cache, devices, start=0):
     return made, replicas.replicate(jnp.int32(1))
 
 
+class Dying:
+    """Images whose third batch cannot be had."""
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, rows):
+        if 7 in rows:
+            raise ValueError("checksum of record 7 differs\nand a second line")
+        return IMAGES[rows]
+
+
+def test_whatever_a_reading_thread_dies_of_is_one_error_of_the_disk():
+    replicas = parallel.replicas(tuple(jax.devices()[:1]))
+    data = ml_collections.ConfigDict({"cache": "host", "threads": 1})
+    with pytest.raises(OSError, match=r"could not be read \(checksum of record 7 differs and a second line\)"):
+        made = feed.create(data, Dying(), replicas, batch_size=8, seed=3, start=0)
+        made.use(lambda state, images: (state, {"sum": images.astype(jnp.int32).sum()}))
+        for _ in range(4):
+            made.advance(jnp.int32(0), 1)
+
+
 def states(cache, devices, counts, start=0):
     """The state after each step, taken in calls of `counts` steps."""
     made, state = make_feed(cache, devices, start)
