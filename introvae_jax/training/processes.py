@@ -67,16 +67,20 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
         )
     if count == 1 or (address is None and not (is_several(os.environ) or _is_worker_of_tpu_pod())):
         return
+    who = f"{address}, process {index} of {count}" if address else "the processes that the environment names"
+    late = threading.Timer(COME_TOGETHER, leave, (f"{who}: not all came together in {COME_TOGETHER} s", AGAIN))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             *given, cluster_detection_method=None if address is None else "deactivate",
-            initialization_timeout=COME_TOGETHER, heartbeat_timeout_seconds=int(3 * silence) + 30,
-            shutdown_timeout_seconds=int(silence),
+            initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
+            heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{address or 'the cluster'}: the processes of this job did not come together ({error})", AGAIN
-        ) from error
+        raise UserError(f"{who}: they cannot be joined ({_first_line(error)})") from error
+    finally:
+        late.cancel()
 
 
 def _is_worker_of_tpu_pod() -> bool:

@@ -191,6 +191,17 @@ def test_contradictions_are_refused(given, message):
         processes.start(*given, silence=10)
 
 
+def test_a_process_that_is_left_alone_says_so(one_device):
+    script = (
+        "from introvae_jax.training import processes\nprocesses.COME_TOGETHER = 2\n"
+        f"processes.start('localhost:{portpicker.pick_unused_port()}', 2, 1, silence=10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
+                          timeout=50, check=False)  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr.splitlines()[-1].endswith("process 1 of 2: not all came together in 2 s")
+
+
 def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
     """As a read from a dead disk would hang."""
     script = (
