@@ -5,7 +5,7 @@
 #
 #   --gpus              process i sees GPU i alone; without it every process sees all devices of the machine
 #   --restarts=COUNT    how often at most all are started again after status 75 or death by a signal (10)
-#   --grace=SECONDS     how long the others may go on after one has ended with anything but 0 (60)
+#   --grace=SECONDS     how long the others may go on after one has ended with anything but 0 (90)
 #   --dry-run           prints what would be started
 #
 # Run it where `python -m introvae_jax.main` works; PYTHON=... names another Python. The output of process 0 comes as
@@ -16,7 +16,7 @@ set -euo pipefail
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0" >&2; exit 1; }
 say() { echo "launch/local.sh: $1" >&2; }
 
-restarts=10 grace=60 gpus='' dry_run=''
+restarts=10 grace=90 gpus='' dry_run=''
 while (($#)); do
   case $1 in
     --gpus) gpus=yes ;;

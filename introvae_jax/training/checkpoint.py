@@ -201,12 +201,15 @@ class Checkpoints:
         try:
             write()
         except WRITE_ERRORS as error:
-            if isinstance(error, jax.errors.JaxRuntimeError) and processes.several():
-                raise  # not the disk: another process is gone, with which this one writes together
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
-            message = f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}"
-            raise UserError(message, AGAIN if bucket.is_bucket(self.directory) else 1) from error
+            # A bucket may come back, and of several processes another one may be gone, with which this one writes.
+            passing = bucket.is_bucket(self.directory) or (processes.several() and not isinstance(error, OSError))
+            more = "; the same command goes on from there" if passing else ""
+            raise UserError(
+                f"{self.directory}: could not write a checkpoint ({_first_line(error)}); {last}{more}",
+                AGAIN if passing else 1,
+            ) from error
 
 
 def _write_json(file: epath.Path, values: dict[str, Any]) -> None:
