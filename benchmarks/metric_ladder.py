@@ -74,10 +74,12 @@ def main(_) -> None:
         Views(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
     )  # fmt: skip
     found: dict[str, dict[str, list[float]]] = {}
+    undamaged = {score.name: score.value for score in comparison.score(stream(other))}
     for ladder, rungs in LADDERS.items():
         for rung in rungs:
-            images = damaged(other, ladder, rung)
-            scores = {score.name: score.value for score in comparison.score(stream(images))}
+            images, scores = damaged(other, ladder, rung), dict(undamaged)
+            if rung > 0:
+                scores = {score.name: score.value for score in comparison.score(stream(images))}
             if ladder != "collapse":  # of copies, which these are
                 scores |= of_copies(other, images)
             for name, value in scores.items():
