@@ -109,7 +109,7 @@ def _cut_briefly(scene: Scene) -> None:
 
 
 def _slow(scene: Scene) -> None:
-    scene.hosts.slow(scene.somebody(), milliseconds=50)
+    scene.hosts.slow(scene.somebody(), "1mbit")
     time.sleep(10)
     scene.hosts.mend()
 
@@ -132,5 +132,5 @@ DISK = (Fault("full disk", _fill_disk, spared=(1,)),)
 NETWORK = (
     Fault("link of one host cut", _cut),
     Fault(f"link cut for {BRIEFLY:g} s", _cut_briefly, ends=False),
-    Fault("50 ms late packets for 10 s", _slow, ends=False),
+    Fault("link at 1 Mbit/s for 10 s", _slow, ends=False),
 )

@@ -47,10 +47,10 @@ class Hosts:
     def cut(self, i: int) -> None:
         _ip("link", "set", f"{self._names[i]}-out", "down")
 
-    def slow(self, i: int, milliseconds: int) -> None:
-        """Every packet that leaves for host i is late by so much."""
-        command = ["tc", "qdisc", "add", "dev", f"{self._names[i]}-out", "root", "netem", "delay", f"{milliseconds}ms"]
-        subprocess.run(command, check=True)
+    def slow(self, i: int, rate: str) -> None:
+        """Packets for host i come at no more than `rate`, as tc writes it."""
+        limit = ["tbf", "rate", rate, "burst", "16kbit", "latency", "200ms"]
+        subprocess.run(["tc", "qdisc", "add", "dev", f"{self._names[i]}-out", "root", *limit], check=True)
 
     def mend(self) -> None:
         for name in self._names:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import json
 import math
 import os
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -53,6 +54,13 @@ RULED = (
     "model.channels", "model.expand_equal", "model.remat", "log.stop_on_collapse", "optim.decay_steps",
     "eval.metrics", "eval.best", "eval.inception",
 )  # fmt: skip
+
+
+def require_file(argument: str) -> None:
+    """Raises UserError if there is no file FILE for a --config=FILE or FILE:ARGUMENT."""
+    path = argument.partition(":")[0]
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -9,7 +9,6 @@ The file is read without PyTorch, and nothing in it is run. The networks' struct
 docs/released_weights.md tells more.
 """
 
-import pathlib
 import shlex
 
 from absl import flags
@@ -30,16 +29,16 @@ _FAMILY = flags.DEFINE_enum(
 
 def main(_) -> None:
     """Converts the file that the flags name."""
-    from introvae_jax.released import conversion  # here, so that --help and a wrong flag answer at once
+    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
+    from introvae_jax.released import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
         raise errors.UserError("--weights and --workdir must not be empty")
     argument = (
         config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.value is not None else conversion.DEFAULT
     )
-    path = argument.partition(":")[0]
-    if _CONFIG.value is not None and not pathlib.Path(path).is_file():
-        raise errors.UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
+    if _CONFIG.value is not None:
+        config_lib.require_file(argument)
     config, told = conversion.convert(_WEIGHTS.value, _WORKDIR.value, family=_FAMILY.value, config=_CONFIG.value)
     workdir = f"--workdir={_WORKDIR.value}"
     print(

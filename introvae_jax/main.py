@@ -36,12 +36,11 @@ _STALL_TIMEOUT = flags.DEFINE_float(
 
 def main(_) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
-    from introvae_jax.training import loop, processes  # here, so that --help and a wrong flag answer at once
+    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
+    from introvae_jax.training import loop, processes
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
-    path = argument.partition(":")[0]
-    if not pathlib.Path(path).is_file():
-        raise errors.UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
+    config_lib.require_file(argument)
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
     trained = loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument),

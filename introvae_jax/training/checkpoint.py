@@ -139,7 +139,16 @@ class Checkpoints:
         return run
 
     def restore_state(self, step: int, template: Any) -> Any:
-        """The training state, shaped and placed as `template`. Raises Damaged if anything is not what was written."""
+        """The training state, shaped and placed as `template`.
+
+        Raises Damaged if anything is not what was written, UserError if another version wrote other arrays.
+        """
+        stored = self.restore_run(step).get("digests", {}).get("state")
+        if stored and (other := set(stored) ^ set(digests.paths(template))):
+            raise UserError(
+                f"{self.directory / str(step)}: another version of introvae_jax wrote it, with other arrays (such as "
+                f"{min(other)}); go on with that one"
+            )
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         return self._restore_arrays(step, state=ocp.args.StandardRestore(target)).state
 

@@ -9,10 +9,14 @@ import jax
 import numpy as np
 
 
+def paths(tree: Any) -> list[str]:
+    """The path of every array in the tree, as in "encoder/params/stem/kernel"."""
+    return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def of_arrays(tree: Any) -> dict[str, str]:
     """CRC-32 of every array's bytes, under its path in the tree; of one copy where an array is replicated."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): _of_array(leaf) for path, leaf in leaves}
+    return {_name(path): _of_array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def of_record(record: Mapping[str, Any]) -> str:
@@ -23,6 +27,10 @@ def of_record(record: Mapping[str, Any]) -> str:
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
     """Paths of the arrays of `tree` that are not what they were; what `expected` does not name is passed over."""
     return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _of_array(leaf: Any) -> str:

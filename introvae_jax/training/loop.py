@@ -1,37 +1,25 @@
-"""The training loop: from wherever the work directory stands to the last step."""
+"""A training run, from wherever its work directory stands to the last step, and what ends it before."""
 
 import contextlib
-import dataclasses
-import math
 import os
 import pathlib
-from typing import Any
 
-from clu import parameter_overview
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk, model
+from introvae_jax import bucket, disk
 from introvae_jax import config as config_lib
 from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.training import parallel, processes
 from introvae_jax.training.checkpoint import Checkpoints, Damaged
-from introvae_jax.training.health import Health
-from introvae_jax.training.logging import NonFinite, Reporter
+from introvae_jax.training.logging import NonFinite
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
-from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
+from introvae_jax.training.scoring import Scoring, ranked_by
+from introvae_jax.training.session import Collapsed, Session, last_good, scores_at
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
-
-
-class Collapsed(Exception):
-    """The run is past help and its config asks to stop then. well_until: the step up to which it was not."""
-
-    def __init__(self, message: str, well_until: int):
-        super().__init__(message)
-        self.well_until = well_until
 
 
 def train(
@@ -60,7 +48,7 @@ def train(
         stack.push(processes.leave_on_error)
         state = _start_or_resume(run, checkpoints)
         start = int(state.step)
-        owes = scoring is not None and start and _scores_at(config, start) and not checkpoints.is_scored(start)
+        owes = scoring is not None and start and scores_at(config, start) and not checkpoints.is_scored(start)
         if start >= config.steps and not owes:
             print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
             return True
@@ -77,14 +65,14 @@ def train(
                     _roll_back(run, checkpoints, rollbacks, error)
                     state = _start_or_resume(run, checkpoints)
         except Collapsed as error:
-            last = _last(checkpoints, error.well_until)
+            last = last_good(checkpoints, error.well_until)
             raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
         except OSError as error:
-            message = f"{error.filename or workdir}: {error.strerror or error}: stopped, {_last(checkpoints)}"
+            message = f"{error.filename or workdir}: {error.strerror or error}: stopped, {last_good(checkpoints)}"
             raise UserError(message, AGAIN if bucket.is_bucket(workdir) else 1) from error  # a bucket may come back
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
-                raise UserError(f"{run.advice_on_memory()}: stopped, {_last(checkpoints)}") from error
+                raise UserError(f"{run.advice_on_memory()}: stopped, {last_good(checkpoints)}") from error
             if processes.several():
                 watch.leave(f"another process of this job is gone ({str(error).splitlines()[0][:200]})")
             raise
@@ -96,120 +84,11 @@ def _roll_back(run: Run, checkpoints: Checkpoints, rollbacks: Rollbacks, error: 
     checkpoints.wait()
     if len(rollbacks) >= allowed:
         tried = f" after {allowed} times back to a checkpoint" if allowed else ""
-        raise UserError(f"{reason}: stopped{tried}, {_last(checkpoints)}. {run.advice_on_non_finite()}") from error
+        raise UserError(f"{reason}: stopped{tried}, {last_good(checkpoints)}. {run.advice_on_non_finite()}") from error
     to = max(checkpoints.steps(), default=0)
     rollbacks.add(to, reason)
     if jax.process_index() == 0:
         warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times)")
-
-
-@dataclasses.dataclass
-class Session:
-    """From a state to the last step, a request to stop, or trouble."""
-
-    run: Run
-    checkpoints: Checkpoints
-    scoring: Scoring | None
-    stop: StopRequest
-    watch: processes.Watch
-
-    def advance(self, state: State) -> bool:
-        """Trains on from `state`; returns whether it came to the last step."""
-        config, start = self.run.config, int(state.step)
-        self._reporter = Reporter(
-            self.run.workdir, start=start, total=config.steps, batch_size=config.batch_size,
-            enabled=jax.process_index() == 0,
-        )  # fmt: skip
-        with contextlib.closing(self._reporter):
-            _introduce(self._reporter, self.run, state)
-            self.watch.keep(_last(self.checkpoints))
-            step = self._loop(state)
-            self.checkpoints.wait()
-            if step < config.steps or self.stop.requested is not None:
-                self._reporter.say(f"{self.stop.requested}: saved step {step}; the same command goes on from here")
-                return False
-            best = self.checkpoints.best()
-            more = f", the best one of step {best}" if best is not None else ""
-            self._reporter.say(
-                f"done: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
-            )
-            return True
-
-    def _loop(self, state: State) -> int:
-        """The step that was reached."""
-        run, config, step, leads = self.run, self.run.config, int(state.step), jax.process_index() == 0
-        reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
-        last = step >= config.steps
-        if step and self._scores_at(step) and not self.checkpoints.is_scored(step):  # a stop or a kill cut it short
-            last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
-        feed, name, compiled = run.make_feed(step), "", set()
-        while not last:
-            due = "vae" if step < config.objective.warmup_steps else config.objective.name
-            if due != name:
-                name = due
-                feed.use(run.make_step(name))
-            count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
-            reporter.resume(compiles=(name, count) not in compiled)
-            compiled.add((name, count))
-            with self.watch.expecting(f"step {step + 1}"):
-                state, terms = feed.advance(state, count)
-                step += count
-                reporter.collect(step, terms)
-
-            last = step == config.steps or self.stop.agreed()
-            scores = self._scores_at(step)
-            saves = last or scores or step % config.checkpoint.every == 0
-            draws = last or step % config.log.pictures_every == 0
-            if saves or draws or step % config.log.every == 0:
-                with self.watch.expecting(f"step {step}"):
-                    record = reporter.report()  # before saving: a state with non-finite numbers is never saved
-                for advice in health.advise(record):
-                    reporter.say(f"step {step}: {advice}")
-                if health.has_collapsed and config.log.stop_on_collapse:
-                    raise Collapsed(f"collapsed before step {step}", health.well_until)
-            if not (saves or draws):
-                continue
-            statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
-            if draws and leads:
-                run.draw_pictures(state, statistics["ema"], reporter)
-            reporter.flush()  # what a checkpoint follows is there before it
-            if last and leads:
-                run.draw_curves()  # before the last checkpoint, with which the run counts as done
-            if saves:
-                self.watch.keep(_last(self.checkpoints))  # while this one is on its way
-                self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
-            if scores and self.stop.requested is None:
-                last = self._score(run.trained(state, statistics["ema"]), last)
-        return step
-
-    def _scores_at(self, step: int) -> bool:
-        """Whether the checkpoint of this step is to be scored."""
-        return self.scoring is not None and _scores_at(self.run.config, step)
-
-    def _score(self, trained: model.Model, last: bool) -> bool:
-        """Scores a checkpoint that is being saved; whether it is the last one: a stop may be asked for meanwhile.
-
-        One process does, while the others wait.
-        """
-        scored = None
-        if jax.process_index() == 0:
-            try:
-                scores, rank = self.scoring.score(trained)
-            except Stopped:
-                last = True
-            else:
-                self._reporter.scored(trained.step, scores)
-                figures = {score.name: score.value for score in scores}
-                scored = {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}
-        self.checkpoints.add_scores(trained.step, scored)
-        if last and scored:
-            self.run.draw_curves()
-        return last
-
-
-def _scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
-    """Whether the checkpoint of this step is to be scored, in a run that is."""
-    return step == config.steps or step % config.eval.every == 0
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
@@ -246,43 +125,3 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
             "command starts over"
         )
     return state
-
-
-def _next_stop(config: ml_collections.ConfigDict, step: int) -> int:
-    """The next step after which there is more to do than to take another."""
-    intervals = [config.log.every, config.log.pictures_every, config.checkpoint.every]
-    intervals += [config.eval.every] if config.eval.every else []
-    stops = [config.steps, *(step + every - step % every for every in intervals)]
-    if step < config.objective.warmup_steps:
-        stops.append(config.objective.warmup_steps)
-    return min(stops)
-
-
-def _steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -> int:
-    """How many of the next `room` steps one call takes: an interval of the log, or else a power of two.
-
-    Each number compiles a program of its own, and intervals that do not divide each other have many.
-    """
-    count = min(longest, room)
-    return count if count == config.log.every else 1 << (count.bit_length() - 1)
-
-
-def _introduce(reporter: Reporter, run: Run, state: State) -> None:
-    """What is about to be trained, on what, from where."""
-    count: Any = parameter_overview.count_parameters
-    shape = model.example_shape(run.config)
-    kind = f"images of {'x'.join(map(str, shape))}" if len(shape) == 3 else "points"
-    reporter.say(
-        f"{run.workdir}: {len(run.splits.train)} training and {len(run.splits.test)} held-out {kind}; "
-        f"encoder {count(state.encoder.params):,} and decoder {count(state.decoder.params):,} parameters; "
-        f"{run.replicas.count} x {run.replicas.local[0].device_kind}; "
-        f"{run.config.objective.name} from step {int(state.step)} to {run.config.steps}"
-    )
-
-
-def _last(checkpoints: Checkpoints, until: float = math.inf) -> str:
-    """The latest checkpoint of a step up to `until`, in words."""
-    steps = [step for step in checkpoints.steps() if step <= until]
-    if not steps:
-        return "no checkpoint from before is left" if checkpoints.steps() else "no checkpoint had been written"
-    return f"the last good checkpoint is step {steps[-1]} in {checkpoints.directory}"

@@ -5,13 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from introvae_jax.training import digests
+from introvae_jax.errors import UserError
+from introvae_jax.training import checkpoint, digests
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [np.zeros((), np.int32), np.ones(4, np.uint8)]}
 
 
 def test_arrays_are_named_by_their_path():
-    assert set(digests.of_arrays(TREE)) == {"a", "b/0", "b/1"}
+    assert list(digests.of_arrays(TREE)) == digests.paths(TREE) == ["a", "b/0", "b/1"]
+
+
+def test_a_checkpoint_of_another_version_stays_where_it_is(tmp_path):
+    written = checkpoint.Checkpoints(tmp_path, keep=1)
+    written.save(3, {"old": np.zeros(2)}, {"mean": np.zeros(1)}, {"config": {}})
+    written.wait()
+    with pytest.raises(UserError, match=r"another version of introvae_jax wrote it, with other arrays \(such as new\)"):
+        written.restore_state(3, {"new": jnp.zeros(2)})
+    written.close()
 
 
 def test_the_same_values_have_the_same_digest_wherever_they_are():
