@@ -122,6 +122,10 @@ class Checkpoints:
         disk.require_space(self.directory, size, f"the checkpoint of step {step}")
         self._guard_write(lambda: self._manager.save(step, args=items, force=True))
 
+    def is_writing(self) -> bool:
+        """Whether one is still on its way to the disk."""
+        return self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Returns once everything is on disk. Raises UserError if something could not be written."""
         self._guard_write(self._manager.wait_until_finished)

@@ -52,6 +52,7 @@ def train(
         if start >= config.steps and not owes:
             print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
             return True
+        watch.keep(last_good(checkpoints))
         stack.callback(checkpoints.close)
         stack.push(processes.leave_on_error)
         stack.enter_context(stop)
@@ -74,6 +75,7 @@ def train(
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise UserError(f"{run.advice_on_memory()}: stopped, {last_good(checkpoints)}") from error
             if processes.several():
+                watch.keep(last_good(checkpoints))
                 watch.leave(f"another process of this job is gone ({str(error).splitlines()[0][:200]})")
             raise
 

@@ -79,19 +79,11 @@ class Replicas:
 
     def to_global(self, tree: Any) -> Any:
         """The same replicated arrays as all processes together own them, the form in which they are saved."""
-        if self.count == len(self.local):
-            return tree
-        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
-        whole = jax.sharding.PartitionSpec()
-        return jax.tree.map(lambda x: multihost_utils.host_local_array_to_global_array(x, mesh, whole), tree)
+        return self._convert(multihost_utils.host_local_array_to_global_array, tree)
 
     def to_local(self, tree: Any) -> Any:
         """What to_global made, as this process's own replicated arrays again."""
-        if self.count == len(self.local):
-            return tree
-        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
-        whole = jax.sharding.PartitionSpec()
-        return jax.tree.map(lambda x: multihost_utils.global_array_to_host_local_array(x, mesh, whole), tree)
+        return self._convert(multihost_utils.global_array_to_host_local_array, tree)
 
     @property
     def sharding(self) -> jax.sharding.NamedSharding:
@@ -129,6 +121,13 @@ class Replicas:
                     f"{purpose} take {needed / 2**30:.2f} GiB, and {device} has {free / 2**30:.2f} GiB free; "
                     "use --config.data.cache=host"
                 )
+
+    def _convert(self, convert: Callable[..., jax.Array], tree: Any) -> Any:
+        """`convert` on every array, which is replicated over all devices; nothing where no other process has any."""
+        if self.count == len(self.local):
+            return tree
+        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
+        return jax.tree.map(lambda x: convert(x, mesh, jax.sharding.PartitionSpec()), tree)
 
     def _sharding(self, *axes: str) -> jax.sharding.NamedSharding:
         mesh = jax.sharding.Mesh(np.asarray(self.local), AXIS)

@@ -47,7 +47,6 @@ class Session:
         )  # fmt: skip
         with contextlib.closing(self._reporter):
             _introduce(self._reporter, self.run, state)
-            self.watch.keep(last_good(self.checkpoints))
             step = self._loop(state)
             self.checkpoints.wait()
             if step < config.steps or self.stop.requested is not None:
@@ -67,7 +66,7 @@ class Session:
         last = step >= config.steps
         if step and self._scores_at(step) and not self.checkpoints.is_scored(step):  # a stop or a kill cut it short
             last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
-        feed, name, compiled = run.make_feed(step), "", set()
+        feed, name, compiled, saved = run.make_feed(step), "", set(), False
         while not last:
             due = "vae" if step < config.objective.warmup_steps else config.objective.name
             if due != name:
@@ -88,6 +87,9 @@ class Session:
             if saves or draws or step % config.log.every == 0:
                 with self.watch.expecting(f"step {step}"):
                     record = reporter.report()  # before saving: a state with non-finite numbers is never saved
+                if saved and not self.checkpoints.is_writing():
+                    saved = False
+                    self.watch.keep(last_good(self.checkpoints))
                 for advice in health.advise(record):
                     reporter.say(f"step {step}: {advice}")
                 if health.has_collapsed and config.log.stop_on_collapse:
@@ -101,7 +103,7 @@ class Session:
             if last and leads:
                 run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
-                self.watch.keep(last_good(self.checkpoints))  # while this one is on its way
+                saved = True
                 self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
             if scores and self.stop.requested is None:
                 last = self._score(run.trained(state, statistics["ema"]), last)

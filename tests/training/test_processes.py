@@ -148,7 +148,9 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, pair):
 @pytest.mark.parametrize(("number", "who"), [(signal.SIGKILL, 0), (signal.SIGKILL, 1), (signal.SIGSTOP, 1)])
 def test_the_others_end_with_a_line_when_one_is_gone(tmp_path, pair, number, who):
     processes = pair([tmp_path / "run"] * 2)
-    wait_for(lambda: len(records(tmp_path / "run")) > 2, processes[0])
+    wait_for(
+        lambda: len(records(tmp_path / "run")) > 3 and list((tmp_path / "run").glob("checkpoints/10")), processes[0]
+    )
     processes[who].send_signal(number)
     (status,), (said,) = ended([processes[1 - who]])
     assert status == 75
