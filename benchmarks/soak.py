@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from absl import flags
 import jax
@@ -153,13 +154,19 @@ def _require(ok: bool, job: Job, what: str) -> None:
 
 def compare(one: pathlib.Path, other: pathlib.Path, step: int) -> int:
     """How many arrays two runs' states of a step have, all equal."""
-    read = ocp.StandardCheckpointer().restore
-    states = [jax.tree.map(np.asarray, read(run / "checkpoints" / str(step) / "state")) for run in (one, other)]
+    states = [_state(run / "checkpoints" / str(step) / "state") for run in (one, other)]
     pairs = list(zip(*(jax.tree_util.tree_leaves_with_path(state) for state in states), strict=True))
     differ = [jax.tree_util.keystr(p) for (p, a), (_, b) in pairs if a.tobytes() != b.tobytes()]
     if differ:
         raise Broken(f"{len(differ)} of {len(pairs)} arrays differ, the first of them {differ[0]}")
     return len(pairs)
+
+
+def _state(path: pathlib.Path) -> Any:
+    """As numpy arrays, without the devices that wrote it."""
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.metadata(path).item_metadata.tree
+        return reader.restore(path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree))
 
 
 def table(rows: list[tuple[soak_faults.Fault, float, int, str]], lives: int, last: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import io
 import sys
+import types
 
 from absl import app, flags, logging
 
@@ -50,7 +51,14 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; what was written before stays")
 
+    sys.excepthook = _except_after_the_end
     app.run(guarded, flags_parser=parse)
+
+
+def _except_after_the_end(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
+    """What TensorStore's threads report when a read of a damaged checkpoint was given up is no news to anybody."""
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def warn(message: str) -> None:

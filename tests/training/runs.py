@@ -22,8 +22,11 @@ def terms(workdir):
 
 
 def state(workdir, step):
+    """As numpy arrays, whatever the devices that wrote it."""
     path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
-    return jax.tree.map(np.asarray, ocp.StandardCheckpointer().restore(path))
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.metadata(path).item_metadata.tree
+        return reader.restore(path, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree))
 
 
 def wait_for(condition, process, seconds=120):

@@ -88,16 +88,11 @@ def test_every_layout_trains_the_same_model_and_takes_over_from_every_other(tmp_
     expected = state(whole, 20)
     assert sorted(losses(whole)) == list(range(1, 21))
     for name in ("2x2", "4x1", "1x4", "relay"):
-        assert losses(tmp_path / name) == pytest.approx(losses(whole), rel=1e-3), name
+        assert losses(tmp_path / name) == pytest.approx(losses(whole), rel=1e-4), name
         found = state(tmp_path / name, 20)
-        for kind in (
-            "encoder",
-            "decoder",
-        ):  # Adam moves a weight by up to its rate a step, whatever its gradient's size
-            differences = jax.tree.map(
-                lambda a, b: np.abs(a - b).max(), found[kind]["params"], expected[kind]["params"]
-            )
-            assert max(jax.tree.leaves(differences)) < 2 * rate, (name, kind)
+        for kind in ("encoder", "decoder"):
+            apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), found[kind]["params"], expected[kind]["params"])
+            assert max(jax.tree.leaves(apart)) < rate / 10, (name, kind)  # 20 steps move a weight by up to 20 rates
         assert np.array_equal(found["key"], expected["key"])
 
 
