@@ -6,7 +6,7 @@ import math
 from introvae_jax.planning.chips import CHIPS, Chip
 from introvae_jax.planning.program import Memory, Program
 
-DAY = 86_400
+UNITS = (("days", 86_400), ("hours", 3_600), ("min", 60))
 GIB = 2**30
 
 
@@ -42,7 +42,7 @@ class Plan:
 
 
 def text(plan: Plan, utilisation: float, devices: int) -> str:
-    """The whole plan; days are for one chip and for `devices`."""
+    """The whole plan; times are for one chip and for `devices`."""
     program = plan.program
     encoder, decoder = plan.parameters
     lines = [
@@ -67,12 +67,12 @@ def text(plan: Plan, utilisation: float, devices: int) -> str:
 
 def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
     """A row for each chip."""
-    rows = [("chip", "usable", "memory", "days", "at best", f"days on {devices}", "at best")]
+    rows = [("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best")]
     for chip in CHIPS:
         taken = (plan.program.flops, plan.program.moved, plan.dtype)
         seconds = chip.seconds(*taken, utilisation), chip.seconds(*taken)
-        days = [plan.steps * time / share / DAY for share in (1, devices) for time in seconds]
-        rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *(f"{value:.2g}" for value in days)))
+        times = [duration(plan.steps * time / share) for share in (1, devices) for time in seconds]
+        rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *times))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -93,6 +93,12 @@ def _parts(memory: Memory) -> str:
     named = (("state", memory.state), ("batch", memory.batch), ("temporaries", memory.temporaries),
              ("code", memory.code))  # fmt: skip
     return ", ".join(f"{name} {gib(size)}" for name, size in named if size)
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit of which there is one: "3.2 days"."""
+    name, unit = next(((name, unit) for name, unit in UNITS if seconds >= unit), ("s", 1))
+    return f"{seconds / unit:.2g} {name}"
 
 
 def gib(size: float) -> str:

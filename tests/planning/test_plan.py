@@ -55,6 +55,15 @@ def test_flops_and_memory_are_those_of_the_training_program(planned, trained):
     assert planned.program.memory.total == pytest.approx(real.memory.total, rel=1e-2)
 
 
+def test_in_parts_the_memory_is_the_loop_s_and_the_work_the_whole_batch_s(config, planned):
+    config = config.copy_and_resolve_references()
+    config.accumulate = 4
+    in_parts = job.plan(config, "tiny")
+    assert in_parts.program.flops == planned.program.flops
+    assert in_parts.program.memory.temporaries < planned.program.memory.temporaries
+    assert in_parts.other.batch == 4
+
+
 def test_another_batch_takes_what_was_extrapolated(config, planned):
     real = program.measure(config, jax.devices()[0], 32)
     assert planned.memory(32) == pytest.approx(real.memory.total, rel=0.1)
@@ -79,7 +88,14 @@ def test_a_line_that_does_not_rise_promises_no_batch(planned):
     assert report.verdict(flat, chip) == "fits"
 
 
-def test_days_follow_from_flops_peak_and_utilisation():
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4.4 s"), (90, "1.5 min"), (9_000, "2.5 hours"), (864_000, "10 days")]
+)
+def test_times_are_told_in_a_unit_that_fits(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_times_follow_from_flops_peak_and_utilisation():
     chip = report.Chip("one", "gpu", tflops=100, memory=1, bandwidth=1_000, link=1)
     assert chip.seconds(35e12, 0, "bfloat16", 0.35) == pytest.approx(1.0)
     assert chip.seconds(35e12, 0, "float32", 0.35) == pytest.approx(2.0)  # TF32
