@@ -161,8 +161,8 @@ def test_processes_that_do_not_share_the_work_directory_are_told(tmp_path, pair)
 
 @pytest.mark.parametrize(
     ("environment", "several"),
-    [({}, False), ({"SLURM_NTASKS": "4"}, False), ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a[1-4]"}, True),
-     ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "a1"}, False), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    [({}, False), ({"SLURM_NTASKS": "4"}, False), ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, True),
+     ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, False), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
      ({"TPU_WORKER_HOSTNAMES": "localhost"}, False), ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
      ({"MEGASCALE_COORDINATOR_ADDRESS": "a"}, True)],
 )  # fmt: skip
