@@ -28,8 +28,8 @@ _meetings = itertools.count()
 def is_several(environment: Mapping[str, str]) -> bool:
     """Whether a cluster's environment says that this process is one of several: what JAX then reads by itself.
 
-    SLURM and Open MPI tell the tasks of a step (an allocation alone starts none); GKE and Cloud TPU VMs list the workers of a slice; several slices have a
-    coordinator's address.
+    SLURM (of a step; an allocation alone starts no task) and Open MPI tell the number of tasks; GKE and Cloud TPU VMs
+    list the workers of a slice; several slices have a coordinator's address.
     """
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("OMPI_COMM_WORLD_SIZE", "1")
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
