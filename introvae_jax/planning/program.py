@@ -52,7 +52,7 @@ class Program:
 
 def parameters(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Parameters of encoder and decoder."""
-    state = jax.eval_shape(_run(config, parallel.Replicas((), 1)).fresh_state)
+    state = jax.eval_shape(run_without_images(config, parallel.Replicas((), 1)).fresh_state)
     return tuple(sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.encoder, state.decoder))
 
 
@@ -63,7 +63,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     """
     replicas = parallel.Replicas(tuple(devices), len(devices))
     replicas.check_batch(config.batch_size, config.accumulate)
-    run = _run(config, replicas)
+    run = run_without_images(config, replicas)
     mesh = replicas.sharding.mesh
     whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)
     # What jax.pmap is made of; it also takes devices that are not there.
@@ -109,7 +109,8 @@ def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, second
     )  # fmt: skip
 
 
-def _run(config: ml_collections.ConfigDict, replicas: parallel.Replicas) -> Run:
+def run_without_images(config: ml_collections.ConfigDict, replicas: parallel.Replicas) -> Run:
+    """What a run is made of, but for its images and its place on disk."""
     return Run(config, pathlib.Path(), NO_IMAGES, replicas)
 
 

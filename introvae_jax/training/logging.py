@@ -53,11 +53,14 @@ class Progress:
 class Reporter:
     """Collects the terms of each step and reports their means.
 
-    start: the step that the run goes on from; later records of an interrupted run are dropped.
+    start: the step that the run goes on from; later records of an interrupted run are dropped. scored: whether the
+    evaluation of that step, if there is one, stays.
     enabled: False on processes that write nothing; they still check for non-finite numbers.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool):
+    def __init__(
+        self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool, scored: bool = True
+    ):
         self.records_path = workdir / "metrics.jsonl"
         self._total, self._batch_size, self._enabled, self._start = total, batch_size, enabled, start
         self._pending: list[tuple[int, Terms]] = []
@@ -66,7 +69,7 @@ class Reporter:
             self._spool = Spool(workdir)
             self.records_path = self._spool.local / "metrics.jsonl"
             self._spool.fetch(self.records_path.name)
-            _drop_records_after(self.records_path, start)
+            _drop_records_after(self.records_path, start, scored)
             self._records = self.records_path.open("a", encoding="utf-8")
             part_bytes = PART_BYTES if self._spool.remote else math.inf
             self._tensorboard = TensorBoard(self._spool.local / "tensorboard", start, part_bytes)
@@ -224,9 +227,10 @@ def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] 
     return None
 
 
-def _drop_records_after(path: pathlib.Path, step: int) -> None:
-    """Forgets records of steps that will be taken again."""
+def _drop_records_after(path: pathlib.Path, step: int, scored: bool) -> None:
+    """Forgets records of steps that will be taken again, and of the evaluation at `step` if it will."""
     if path.exists():
         kept = [record for record in pictures.read_records(path) if record["step"] <= step]
+        kept = [record for record in kept if scored or record["step"] < step or "loss_rec" in record]
         with disk.whole_file(path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

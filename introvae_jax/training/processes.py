@@ -105,7 +105,7 @@ def wait_for_all(purpose: str) -> None:
 
 
 def require_shared(folder: Any) -> None:
-    """Raises UserError where process 0's `folder` is not the one that this process sees under that path."""
+    """Ends this process, with one line, where process 0's `folder` is not the one that it sees under that path."""
     if not several():
         return
     mark, text = folder / ".seen_by_all", distributed.global_state.coordinator_address
@@ -121,9 +121,10 @@ def require_shared(folder: Any) -> None:
     if jax.process_index() == 0:
         mark.unlink()
     if not found:
-        raise UserError(
+        leave(
             f"--workdir={folder}: process {jax.process_index()} does not see what process 0 writes there; give one "
-            "that all share, as a network disk or gs://"
+            "that all share, as a network disk or gs://",
+            status=1,
         )
 
 

@@ -43,7 +43,7 @@ class Session:
         config, start = self.run.config, int(state.step)
         self._reporter = Reporter(
             self.run.workdir, start=start, total=config.steps, batch_size=config.batch_size,
-            enabled=jax.process_index() == 0,
+            enabled=jax.process_index() == 0, scored=not self._owes_scores(start),
         )  # fmt: skip
         with contextlib.closing(self._reporter):
             _introduce(self._reporter, self.run, state)
@@ -64,7 +64,7 @@ class Session:
         run, config, step, leads = self.run, self.run.config, int(state.step), jax.process_index() == 0
         reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
         last = step >= config.steps
-        if step and self._scores_at(step) and not self.checkpoints.is_scored(step):  # a stop or a kill cut it short
+        if self._owes_scores(step):  # a stop or a kill cut it short
             last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
         feed, name, compiled, saved = run.make_feed(step), "", set(), False
         while not last:
@@ -105,13 +105,19 @@ class Session:
             if saves:
                 saved = True
                 self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
-            if scores and self.stop.requested is None:
+            if scores and self.stop.requested is not None:
+                last = True  # the next start makes up for it
+            elif scores:
                 last = self._score(run.trained(state, statistics["ema"]), last)
         return step
 
     def _scores_at(self, step: int) -> bool:
         """Whether the checkpoint of this step is to be scored."""
         return self.scoring is not None and scores_at(self.run.config, step)
+
+    def _owes_scores(self, step: int) -> bool:
+        """Whether the checkpoint of this step should have been scored and is not."""
+        return step > 0 and self._scores_at(step) and not self.checkpoints.is_scored(step)
 
     def _score(self, trained: model.Model, last: bool) -> bool:
         """Scores a checkpoint that is being saved; whether it is the last one: a stop may be asked for meanwhile.
