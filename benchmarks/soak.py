@@ -106,7 +106,10 @@ def soak(scene: soak_faults.Scene) -> list[tuple[soak_faults.Fault, float, int, 
             seconds, line = _ended(job, fault, since)
             scene.mend()
             job.start()
-            rows.append((fault, seconds, max(step - _settle(job), 0), line))
+            lost = max(step - _settle(job), 0)
+            warned = [text for text in job.said() if ": warning: " in text]  # of a damaged checkpoint
+            line = (line or "".join(warned[:1])).replace(f"{job.workdir}/", "")
+            rows.append((fault, seconds, lost, line))
         print(f"{len(rows)}: {fault.title} at step {step}: {rows[-1][1:]}", file=sys.stderr, flush=True)
     _advance(job, _settle(job) + 10)
     job.signal(0, signal.SIGTERM)
@@ -142,7 +145,7 @@ def _ended(job: Job, fault: soak_faults.Fault, since: float) -> tuple[float, str
     job.kill()
     allowed = {errors.AGAIN, -signal.SIGKILL, -signal.SIGABRT, *fault.spared}
     _require(set(job.statuses()) <= allowed, job, f"ended with {job.statuses()} after: {fault.title}")
-    said = job.said()
+    said = [line for line in job.said() if ": warning: " not in line]  # which are about what was before
     _require(not any(line.startswith("Traceback") for line in said), job, f"left a traceback after: {fault.title}")
     return seconds, said[0] if said else ""
 
@@ -179,7 +182,7 @@ def table(rows: list[tuple[soak_faults.Fault, float, int, str]], lives: int, las
     for fault, found in kinds.items():
         seconds, lost, said = zip(*found, strict=True)
         what = "ended" if fault.ends else "10 steps on"
-        shown = max(said, key=len).removeprefix("introvae_jax: error: ") or "-"
+        shown = max(said, key=len).removeprefix("introvae_jax: ").removeprefix("error: ") or "-"
         lines.append(
             f"| {fault.title} | {len(found)} | {what}: {np.median(seconds):.1f} (at most {max(seconds):.1f}) | "
             f"{np.median(lost):.0f} (at most {max(lost)}) | {shown} |"
