@@ -1,7 +1,7 @@
 """Does a run survive what happens to long jobs? Its processes are killed and stopped, its disk fills, files rot.
 
     python -m benchmarks.soak --minutes=60 --faults=60
-    python -m benchmarks.soak --minutes=4 --faults=8        as .ci/run does it
+    python -m benchmarks.soak --minutes=2 --faults=10       a short form
 
 Several processes train the digits with tiny networks. Every few seconds one of many faults happens; then the job must
 end by itself within a bounded time, each process with one line, and, started again, go on. A run that nothing happens

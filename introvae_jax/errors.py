@@ -5,6 +5,7 @@ import contextlib
 import io
 import sys
 import types
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -51,14 +52,21 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except KeyboardInterrupt:
             fail("interrupted; what was written before stays")
 
-    sys.excepthook = _except_after_the_end
+    sys.excepthook, sys.unraisablehook = _tell, _tell_unraisable
     app.run(guarded, flags_parser=parse)
 
 
-def _except_after_the_end(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
-    """What TensorStore's threads report when a read of a damaged checkpoint was given up is no news to anybody."""
+def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
+    """Python's own hook, but for what TensorStore's threads report when a read of a damaged checkpoint was given up."""
     if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
         sys.__excepthook__(kind, error, traceback)
+
+
+def _tell_unraisable(what: Any) -> None:
+    """The same for the reads that Orbax leaves behind then."""
+    code = getattr(what.object, "cr_code", None)
+    if code is None or "orbax" not in code.co_filename:
+        sys.__unraisablehook__(what)
 
 
 def warn(message: str) -> None:
