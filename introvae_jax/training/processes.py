@@ -98,10 +98,13 @@ def several() -> bool:
 
 
 def wait_for_all(purpose: str) -> None:
-    """Returns once every process has come here; all come to the same ones in the same order."""
+    """Returns once every process has come here; all come to the same ones in the same order. Ends if one is gone."""
     if several():
         name = f"introvae_jax/{next(_meetings)}: {purpose}"
-        distributed.global_state.client.wait_at_barrier(name, A_DAY)
+        try:
+            distributed.global_state.client.wait_at_barrier(name, A_DAY)
+        except jax.errors.JaxRuntimeError as error:
+            leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", AGAIN)
 
 
 def require_shared(folder: Any) -> None:
