@@ -4,7 +4,7 @@ JAX ends a process hard (abort, a page of C++) when another one of the job has b
 The watch here looks more often and ends it first, with one line that names the last good checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
 import os
@@ -162,11 +162,13 @@ class Watch(contextlib.AbstractContextManager):
         self._last_good = last_good
 
     @contextlib.contextmanager
-    def expecting(self, what: str):
+    def expecting(self, what: str) -> Iterator[None]:
         """While entered, what is done should end within the patience."""
         self._doing, self._since = what, time.monotonic()
-        yield
-        self._since = None
+        try:
+            yield
+        finally:  # a non-finite number may send the run back, and it goes on
+            self._since = None
 
     def leave(self, reason: str) -> None:
         """Ends the process at once, without waiting for others: there is nobody to wait for."""
