@@ -6,11 +6,11 @@ reads) with
     encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
     decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
 
-encode: images -> (mu, logvar). decode: latents -> images. mean: [B, ...] -> [...], the mean over the
-GLOBAL batch. z: the latents of the real images, handed on so that they are encoded once.
-terms: scalars by name, for the log; "loss_rec", half the squared error, is always one of them. The step
-differentiates the first loss with respect to the encoder's parameters and the second with respect to the
-decoder's, nothing else.
+encode: images -> (mu, logvar), a function, or one that is a tree of its parameters (slopes.py says what for).
+decode: latents -> images. mean: [B, ...] -> [...], the mean over the GLOBAL batch. z: the latents of the real images,
+handed on so that they are encoded once. terms: scalars by name, for the log; "loss_rec", half the squared error, is
+always one of them. The step differentiates the first loss with respect to the encoder's parameters and the second with
+respect to the decoder's, nothing else.
 
 A batch may be taken in parts (`config.accumulate`). For that a loss has to be a function of means over the batch, and
 no mean be of something that another mean is in. `encoder_loss_is_linear` and `decoder_loss_is_linear` say that loss

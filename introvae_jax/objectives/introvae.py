@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from introvae_jax.objectives import base, terms
+from introvae_jax.objectives import base, slopes, terms
 
 HINGES = ("batch", "sample")
 
@@ -31,11 +31,16 @@ class IntroVAE(base.Objective):
     def encoder_loss_is_linear(self) -> bool:
         return self.hinge == "sample"
 
-    def _hinge(self, kl: jax.Array, mean: base.Mean) -> tuple[jax.Array, jax.Array]:
-        """[m - KL]_+ reduced to a scalar, and the share of it that is active, in [0, 1]."""
-        slack = self.margin - (mean(kl) if self.hinge == "batch" else kl)
-        value, active = jax.nn.relu(slack), (slack > 0).astype(slack.dtype)
-        return (value, active) if self.hinge == "batch" else (mean(value), mean(active))
+    def _hinge(self, encode: base.Encode, images: jax.Array, mean: base.Mean) -> tuple[jax.Array, ...]:
+        """Of generated images: [m - KL]_+ reduced to a scalar, the share of it that is active, and the mean KL."""
+        images = jax.lax.stop_gradient(images)
+        if self.hinge == "batch":
+            kl = _mean_kl(encode, images, mean)
+            slack = self.margin - kl
+            return jax.nn.relu(slack), (slack > 0).astype(slack.dtype), kl
+        kl = terms.kl(*encode(images))
+        slack = self.margin - kl
+        return mean(jax.nn.relu(slack)), mean((slack > 0).astype(slack.dtype)), mean(kl)
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
@@ -45,13 +50,10 @@ class IntroVAE(base.Objective):
         z = terms.reparameterize(mu, logvar, batch.eps)
         rec, fake = decode(z), decode(batch.zp)
         kl_real = mean(terms.kl(mu, logvar))
-        kl_rec = terms.kl(*encode(jax.lax.stop_gradient(rec)))
-        kl_fake = terms.kl(*encode(jax.lax.stop_gradient(fake)))
         loss_rec = mean(terms.reconstruction(batch.x, rec))
-        hinge_rec, active_rec = self._hinge(kl_rec, mean)
-        hinge_fake, active_fake = self._hinge(kl_fake, mean)
+        hinge_rec, active_rec, kl_rec = self._hinge(encode, rec, mean)
+        hinge_fake, active_fake, kl_fake = self._hinge(encode, fake, mean)
         loss = kl_real + self.alpha * (hinge_rec + hinge_fake) + self.beta * loss_rec
-        kl_rec, kl_fake = mean(kl_rec), mean(kl_fake)
         return loss, (z, {
             "kl_real": kl_real, "kl_rec": kl_rec, "kl_fake": kl_fake,
             "kl_gap": 0.5 * (kl_rec + kl_fake) - kl_real, "loss_rec": loss_rec,
@@ -63,6 +65,11 @@ class IntroVAE(base.Objective):
     ) -> tuple[jax.Array, base.Terms]:
         """L_D: no hinge; the KL terms reach the decoder through the encoder, whose parameters stay put."""
         rec, fake = decode(jax.lax.stop_gradient(z)), decode(batch.zp)
-        kl_rec, kl_fake = mean(terms.kl(*encode(rec))), mean(terms.kl(*encode(fake)))
+        kl_rec, kl_fake = _mean_kl(encode, rec, mean), _mean_kl(encode, fake, mean)
         loss_rec = mean(terms.reconstruction(batch.x, rec))
         return self.alpha_d * (kl_rec + kl_fake) + self.beta * loss_rec, {}
+
+
+def _mean_kl(encode: base.Encode, images: jax.Array, mean: base.Mean) -> jax.Array:
+    """Mean KL of generated images; of a batch's hinge and of the decoder's loss, which weigh one slope differently."""
+    return slopes.ahead(lambda encode, images: mean(terms.kl(*encode(images))), encode, images)

@@ -7,6 +7,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 import optax
 
 from introvae_jax.objectives.base import Batch, Mean, Objective, Terms
@@ -76,16 +77,19 @@ def make_step(
     dequantize: bool = False,
     decoder_updates: int = 1,
     parts: int = 1,
+    share_backward: bool = True,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
     """The pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms), to be mapped by `replicas`.
 
     update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
     "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share
-    their forward passes once compiled; tests/training/test_compiled.py counts.
+    what they have in common once compiled; tests/training/test_compiled.py counts.
     decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
     further one on new ones.
     parts: that a device's share of the batch is split into, to save memory; training/accumulate.py.
+    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py.
     """
+    bind = Partial if share_backward else functools.partial
 
     def encode(params, x):
         return encoder.apply({"params": params}, x)
@@ -97,8 +101,7 @@ def make_step(
         batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
         def encoder_loss(params: Any, batch: Batch, mean: Mean):
-            decode_now = functools.partial(decode, state.decoder.params)
-            return objective.encoder_loss(functools.partial(encode, params), decode_now, batch, mean)
+            return objective.encoder_loss(bind(encode, params), bind(decode, state.decoder.params), batch, mean)
 
         (loss_e, (z, terms)), grads_e = accumulate.value_and_grad(
             encoder_loss, state.encoder.params, batch, replicas.mean,
@@ -109,8 +112,8 @@ def make_step(
         judge = new_encoder if update_order == "alternating" else state.encoder
 
         def decoder_loss(params: Any, batch_and_z: tuple[Batch, jax.Array], mean: Mean):
-            encode_now, decode_now = functools.partial(encode, judge.params), functools.partial(decode, params)
-            loss, terms = objective.decoder_loss(encode_now, decode_now, *batch_and_z, mean)
+            networks = bind(encode, judge.params), bind(decode, params)
+            loss, terms = objective.decoder_loss(*networks, *batch_and_z, mean)
             return loss, ((), terms)
 
         new_decoder = state.decoder

@@ -230,12 +230,16 @@ def changed_encoder_loss(cls, change):
 
 
 def hinge_in_the_decoder(self, encode, decode, batch, z, mean):
-    hinges = [self._hinge(terms.kl(*encode(decode(v))), mean)[0] for v in (detached(z), batch.zp)]
+    hinges = [jax.nn.relu(self.margin - mean(terms.kl(*encode(decode(v))))) for v in (detached(z), batch.zp)]
     return self.alpha_d * sum(hinges), {}
 
 
 def hinge_of(slack):
-    return lambda self, kl, mean: (jax.nn.relu(slack(self, kl)), jnp.ones(()))
+    def wrong(self, encode, images, mean):
+        kl = terms.kl(*encode(detached(images)))
+        return jax.nn.relu(slack(self, kl)), jnp.ones(()), mean(kl)
+
+    return wrong
 
 
 def negative_in_the_exponential(self, encode, decode, batch, mean):

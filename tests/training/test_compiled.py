@@ -6,12 +6,17 @@ import numpy as np
 import optax
 import pytest
 
+from configs import default
 from introvae_jax import objectives
 from introvae_jax.nets.residual import Decoder, Encoder
+from introvae_jax.planning import program
 from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
+# Forward passes that the work of a step amounts to, of encoder and of decoder: a backward pass is two, or one by
+# parameters or by input alone. Encoder: 3 or 5 forward, 3 backward, and 2 by input where the losses share none.
+IDEAL_PASSES = {"simultaneous": (3 + 6, 2 + 5), "alternating": (5 + 6 + 2, 2 + 5)}
 SETTINGS = {
     "alpha": 0.25, "alpha_d": 0.25, "beta": 1.0, "margin": 20.0, "hinge": "batch",
     "beta_kl": 1.0, "beta_neg": 10.0, "gamma": 0.0, "match_x": 20.0, "match_z": 8.0,
@@ -40,12 +45,13 @@ def kernels(module, x):
     return sum(leaf.ndim == 4 for leaf in jax.tree.leaves(params))
 
 
-def ideal(name, order="alternating", decoder_updates=1, gamma=0.0):
+def ideal(name, order="alternating", decoder_updates=1, gamma=0.0, shared=False):
     """Forward passes once each; a backward pass takes one convolution for the input and one for the kernel.
 
     The encoder's loss: three encoder passes by kernel and input, of which the real images and the two
     constants need no input gradient at the stem, and the decoder's reconstruction by input alone.
-    The decoder's loss: the encoder by input alone, the decoder by both, its first block included.
+    The decoder's loss: the encoder by input alone, the decoder by both, its first block included. Where both
+    losses take the mean KL of one encoder, `shared`, what is left of the former is the stem's input.
     """
     e = kernels(Encoder(CHANNELS, 8), jnp.zeros((1, 32, 32, 3)))
     d = kernels(Decoder(CHANNELS, 8, image_channels=3), jnp.zeros((1, 8)))
@@ -57,7 +63,7 @@ def ideal(name, order="alternating", decoder_updates=1, gamma=0.0):
     if name == "age":  # each of the decoder's updates draws, encodes and goes back; the first draw is shared
         return (2 * e + 2 * d) + 2 * (2 * e - 1) + d + decoder_updates * (2 * e + 2 * d) + (decoder_updates - 1) * d
     passes = 5 if order == "alternating" else 3
-    return (passes * e + 2 * d) + 3 * (2 * e - 1) + d + 2 * e + 4 * d
+    return (passes * e + 2 * d) + 3 * (2 * e - 1) + d + (2 if shared else 2 * e) + 4 * d
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,32 @@ def ideal(name, order="alternating", decoder_updates=1, gamma=0.0):
     + [("simultaneous", "group", 1), ("simultaneous", "none", 1)],
 )
 def test_nothing_is_computed_twice(order, norm, devices):
-    assert convolutions("introvae", order, norm, devices) == ideal("introvae", order)
+    shared = order == "simultaneous"
+    assert convolutions("introvae", order, norm, devices) == ideal("introvae", order, shared=shared)
+
+
+@pytest.mark.parametrize("order", step_lib.UPDATE_ORDERS)
+def test_operations_are_the_ideal_ones_within_3_percent(order):
+    config = default.get_config()
+    config.batch_size, config.data.size, config.model.channels = 8, 32, (32, 64, 128)
+    config.objective.update_order = order
+    one = parallel.replicas((jax.devices()[0],))
+    networks = program.run_without_images(config, one).networks
+    inputs = jnp.zeros((8, 32, 32, 3)), jnp.zeros((8, config.model.z_dim))
+    ideal = sum(
+        passes * flops(jax.jit(network.apply).lower(jax.eval_shape(network.init, jax.random.key(0), x), x).compile())
+        for passes, network, x in zip(IDEAL_PASSES[order], networks, inputs, strict=True)
+    )
+    assert flops(program.compile_step(config, one.local)) == pytest.approx(ideal, rel=0.03)
+
+
+def flops(compiled):
+    return compiled.cost_analysis()["flops"]
+
+
+def test_hinges_of_single_images_need_a_backward_pass_of_their_own():
+    counted = convolutions("introvae", "simultaneous", "group", 1, hinge="sample")
+    assert counted == ideal("introvae", "simultaneous")
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])

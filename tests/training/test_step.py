@@ -254,3 +254,35 @@ def test_golden_first_step():
     for name, value in golden.items():
         np.testing.assert_allclose(terms[name], value, rtol=2e-3, err_msg=name)
     assert golden.keys() == terms.keys()
+
+
+@pytest.mark.parametrize(
+    ("devices", "norm", "margin"),
+    [(1, "batch", 20.0), (1, "batch", 0.0), (4, "batch", 20.0), (1, "none", 20.0)],  # at 0 no hinge is active
+)
+def test_a_shared_backward_pass_gives_the_gradients_of_two(devices, norm, margin):
+    """Within 2e-5 of the largest entry of each array, in the float32 in which both are computed."""
+    moved, alone = (one_update(share, devices=devices, norm=norm, margin=margin) for share in (True, False))
+    for one, other in zip(jax.tree.leaves(moved), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * max(np.abs(other).max(), 1e-6))
+
+
+def one_update(share_backward, *, devices, norm, margin):
+    """What one SGD step of rate 1 adds to the parameters, and its terms."""
+    replicas = parallel.replicas(tuple(jax.devices()[:devices]))
+    options = {"channels": (8, 8), "z_dim": 6, "norm": norm, "axis_name": replicas.axis_name}
+    networks, optimizers = (Encoder(**options), Decoder(**options, image_channels=1)), (optax.sgd(1.0),) * 2
+    settings = {"alpha": 0.3, "alpha_d": 0.7, "beta": 0.1, "margin": margin, "hinge": "batch"}
+    state = state_lib.create(jax.random.key(0), *networks, optimizers, (16, 16, 1))
+    step = step_lib.make_step(
+        *networks, objectives.build("introvae", settings), optimizers, replicas, update_order="simultaneous",
+        ema_decay=0.9, mirror=False, global_batch=16, share_backward=share_backward,
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), dtype=np.uint8)
+    before = jax.device_get(state)
+    after, terms = jax.device_get(replicas.map(step)(replicas.replicate(state), replicas.split(images)))
+    assert terms["hinge_rec_active"] == terms["hinge_fake_active"] == float(margin > 0)
+    pairs = [
+        (new.params, old.params) for new, old in ((after.encoder, before.encoder), (after.decoder, before.decoder))
+    ]
+    return jax.tree.map(np.subtract, *zip(*pairs, strict=True)), terms
