@@ -31,6 +31,11 @@ def place(path: str | os.PathLike) -> pathlib.Path | epath.Path:
     return bucket.at(path) if "://" in os.fspath(path) else expand(path)
 
 
+def cache_dir() -> pathlib.Path:
+    """Where what can be had again stays: $INTROVAE_JAX_CACHE, or ~/.cache/introvae_jax."""
+    return expand(os.environ.get("INTROVAE_JAX_CACHE") or "~/.cache/introvae_jax")
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary path to write to, which becomes `path` at the end, so that no half-written file is seen.

@@ -48,7 +48,10 @@ _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a 
 
 def main(_) -> None:
     """Scores what the flags name."""
-    from introvae_jax.evaluation import job  # here, so that --help and a wrong flag answer at once
+    from introvae_jax import programs  # here, so that --help and a wrong flag answer at once
+    from introvae_jax.evaluation import job
+
+    programs.keep()
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     options = job.Options(

@@ -32,19 +32,24 @@ _PEER_TIMEOUT = flags.DEFINE_float(
 _STALL_TIMEOUT = flags.DEFINE_float(
     "stall_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", "", "Steps FIRST:LAST to trace, into WORKDIR/profile, for XProf, TensorBoard or Perfetto."
+)
 
 
 def main(_) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
     from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
+    from introvae_jax import programs
     from introvae_jax.training import loop, processes
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     config_lib.require_file(argument)
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
+    programs.keep()
     trained = loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument),
-        patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value,
+        patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,
     )  # fmt: skip
     if not trained:
         sys.exit(errors.AGAIN)

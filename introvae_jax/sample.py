@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from introvae_jax import disk, errors, model, pictures, plots
+from introvae_jax import disk, errors, model, pictures, plots, programs
 from introvae_jax.data import densities, folder, source
 from introvae_jax.data.forms import files
 
@@ -36,6 +36,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes 
 
 def main(_) -> None:
     """Makes the picture or pictures that the flags ask for."""
+    programs.keep()
     trained = model.load(
         _WORKDIR.value, step=model.parse_step(_STEP.value), weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value
     )

@@ -14,7 +14,6 @@ from introvae_jax import disk
 from introvae_jax.errors import warn
 from introvae_jax.evaluation.collecting import Moments
 from introvae_jax.evaluation.views import View
-from introvae_jax.features.weights import cache_dir
 from introvae_jax.metrics import frechet
 
 VERSION = 1  # of what a stamp says; another one makes old files unknown
@@ -28,7 +27,7 @@ class Cache:
 
     def __init__(self, stamp: Mapping[str, Any], directory: str | os.PathLike | None = None):
         self._stamp = dict(stamp)
-        self._directory = pathlib.Path(directory or cache_dir() / "statistics")
+        self._directory = pathlib.Path(directory or disk.cache_dir() / "statistics")
 
     def load(self, keys: Sequence[tuple], views: Mapping[str, View]) -> dict[tuple, frechet.Moments]:
         """Those of the `keys` (view, kind of collection, start, stop) that are there."""

@@ -50,18 +50,13 @@ def inception_path(path: str = "", sha256: str = INCEPTION_SHA256, flag: str = "
     """
     if path:
         return checked(path, sha256)
-    target = cache_dir() / INCEPTION_NAMES[0]
+    target = disk.cache_dir() / INCEPTION_NAMES[0]
     hub = disk.expand(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
     for found in (target, *(hub / name for name in INCEPTION_NAMES)):
         if found.exists():
             return checked(found, sha256)
     _download(INCEPTION_URL, target, sha256, INCEPTION_BYTES, f"{flag}=PATH")
     return target
-
-
-def cache_dir() -> pathlib.Path:
-    """Where downloaded files stay: $INTROVAE_JAX_CACHE, or ~/.cache/introvae_jax."""
-    return disk.expand(os.environ.get("INTROVAE_JAX_CACHE") or "~/.cache/introvae_jax")
 
 
 def digest(path: str | os.PathLike) -> str:

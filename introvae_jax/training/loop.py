@@ -20,10 +20,16 @@ from introvae_jax.training.scoring import Scoring, ranked_by
 from introvae_jax.training.session import Collapsed, Session, last_good, scores_at
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+from introvae_jax.training.tracing import Trace
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, patience: float = 0, silence: float = 60
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    patience: float = 0,
+    silence: float = 60,
+    profile: str = "",
 ) -> bool:
     """Trains until `config.steps`, or until SIGTERM or Ctrl-C, and leaves a checkpoint either way.
 
@@ -32,9 +38,11 @@ def train(
     last step. Raises UserError for what the user can put right.
 
     patience: seconds that a step may take, 0 for any. silence: seconds without a sign of life of another process of
-    the job. Beyond either, this process ends with one line and errors.AGAIN.
+    the job. Beyond either, this process ends with one line and errors.AGAIN. profile: the steps to trace, as in
+    tracing.py.
     """
     config_lib.validate(config)
+    trace = Trace(profile)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size, config.accumulate)
     workdir = disk.place(workdir)
@@ -56,7 +64,7 @@ def train(
         stack.callback(checkpoints.close)
         stack.push(processes.leave_on_error)
         stack.enter_context(stop)
-        session = Session(run, checkpoints, scoring, stop, watch)
+        session = Session(run, checkpoints, scoring, stop, watch, trace)
         rollbacks = Rollbacks(workdir, start)
         try:
             while True:

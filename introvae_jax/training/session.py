@@ -18,6 +18,7 @@ from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+from introvae_jax.training.tracing import Trace
 
 
 class Collapsed(Exception):
@@ -37,6 +38,7 @@ class Session:
     scoring: Scoring | None
     stop: StopRequest
     watch: processes.Watch
+    trace: Trace
 
     def advance(self, state: State) -> bool:
         """Trains on from `state`; returns whether it came to the last step."""
@@ -45,8 +47,10 @@ class Session:
             self.run.workdir, start=start, total=config.steps, batch_size=config.batch_size,
             enabled=jax.process_index() == 0, scored=not self._owes_scores(start),
         )  # fmt: skip
-        with contextlib.closing(self._reporter):
+        with contextlib.closing(self._reporter), contextlib.closing(self.trace):
             _introduce(self._reporter, self.run, state)
+            if self.trace.is_past(start):
+                self._reporter.say(f"--profile: no trace, its first step was taken before; this is step {start}")
             step = self._loop(state)
             self.checkpoints.wait()
             if step < config.steps or self.stop.requested is not None:
@@ -72,13 +76,16 @@ class Session:
             if due != name:
                 name = due
                 feed.use(run.make_step(name))
-            count = _steps_at_once(config, feed.longest, _next_stop(config, step) - step)
+            count = _steps_at_once(config, feed.longest, min(_next_stop(config, step) - step, self.trace.room(step)))
             reporter.resume(compiles=(name, count) not in compiled)
             compiled.add((name, count))
-            with self.watch.expecting(f"step {step + 1}"):
+            with self.watch.expecting(f"step {step + 1}"), self.trace.steps_after(step):
                 state, terms = feed.advance(state, count)
                 step += count
                 reporter.collect(step, terms)
+            if self.trace.ends(step):
+                reporter.pause()
+                reporter.say(f"step {step}: {self.trace.save(run.workdir)} holds the trace")
 
             last = step == config.steps or self.stop.agreed()
             scores = self._scores_at(step)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import random_weights
 
+from introvae_jax import disk
 from introvae_jax.errors import UserError
 from introvae_jax.features import weights
 
@@ -165,4 +166,4 @@ def test_a_file_of_the_cache_is_checked_too(cache):
 
 def test_the_cache_is_in_the_home_unless_told(monkeypatch):
     monkeypatch.delenv("INTROVAE_JAX_CACHE")
-    assert weights.cache_dir() == pathlib.Path.home() / ".cache/introvae_jax"
+    assert disk.cache_dir() == pathlib.Path.home() / ".cache/introvae_jax"

@@ -1,0 +1,39 @@
+"""Compiled programs stay on disk, so that a second start does not compile again."""
+
+import hashlib
+import pathlib
+import platform
+
+import jax
+
+from introvae_jax import disk
+from introvae_jax.errors import UserError
+
+SHORTEST = 0.5  # seconds of compiling below which it is done again
+
+
+def keep() -> None:
+    """Lets JAX keep what it compiles in `disk.cache_dir()`, unless JAX_COMPILATION_CACHE_DIR names a place, or none.
+
+    To be called once the processes of a job are joined, for it starts the backend. What cannot be written is
+    compiled again the next time.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    kind = jax.default_backend()
+    try:
+        place = disk.cache_dir() / "programs" / (f"cpu_{_processor()}" if kind == "cpu" else kind)
+    except UserError:  # no home
+        return
+    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+
+
+def _processor() -> str:
+    """What this processor can do, as a short hash: another one may know other instructions, and share a home."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        told = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    except OSError:
+        told = platform.platform() + platform.processor()
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -1,0 +1,68 @@
+"""A trace of chosen steps: what devices, loop and threads do meanwhile, for XProf, TensorBoard or Perfetto."""
+
+import contextlib
+import pathlib
+import re
+import tempfile
+
+from etils import epath
+import jax
+
+from introvae_jax.errors import UserError
+
+FOLDER = "profile"  # in the work directory
+FORM = re.compile(r"([1-9]\d*)(?::([1-9]\d*))?")
+
+
+class Trace:
+    """Of the steps FIRST to LAST, counted from 1 and both included. One run takes it once.
+
+    asked: "FIRST:LAST", "STEP", or "" for no trace. Raises UserError if it is none of these.
+    """
+
+    def __init__(self, asked: str = ""):
+        match = FORM.fullmatch(asked)
+        self._first, self._last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if asked and not 1 <= self._first <= self._last:
+            raise UserError(f"--profile={asked}: must be a step or FIRST:LAST, counted from 1, for instance 500:505")
+        self._running: tempfile.TemporaryDirectory | None = None
+
+    def is_past(self, step: int) -> bool:
+        """Whether the steps after `step` are too late for it."""
+        return 0 < self._first <= step
+
+    def room(self, step: int) -> int:
+        """How many steps after `step` may be taken at once without missing where the trace begins or ends."""
+        return next((edge - step for edge in (self._first - 1, self._last) if edge > step), 2**31)
+
+    def steps_after(self, step: int) -> contextlib.AbstractContextManager:
+        """To be entered for whatever takes the next steps; begins the trace before its first one."""
+        if self._running is None and step + 1 == self._first:
+            self._running = tempfile.TemporaryDirectory(prefix="introvae_jax_")
+            jax.profiler.start_trace(self._running.name, create_perfetto_trace=True)
+        return jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+
+    def ends(self, step: int) -> bool:
+        """Whether `step` was its last one. What that computed has to be there before the trace is saved."""
+        return self._running is not None and step >= self._last
+
+    def save(self, workdir: pathlib.Path | epath.Path) -> pathlib.Path | epath.Path:
+        """Ends the trace; returns the folder in which it is from now on."""
+        jax.profiler.stop_trace()
+        target = workdir / FOLDER
+        if jax.process_count() > 1:
+            target /= f"process_{jax.process_index()}"
+        with self._running as folder:
+            for file in filter(pathlib.Path.is_file, pathlib.Path(folder).rglob("*")):
+                place = target / str(file.relative_to(folder))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(file.read_bytes())
+        self._running = None
+        return target
+
+    def close(self) -> None:
+        """Gives up a trace whose last step did not come."""
+        if self._running is not None:
+            jax.profiler.stop_trace()
+            self._running.cleanup()
+            self._running = None

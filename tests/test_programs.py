@@ -1,0 +1,48 @@
+"""Compiled programs are kept between commands."""
+
+import pathlib
+
+import pytest
+
+TINY = (
+    "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.batch_size=8", "--config.steps=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def one_device(one_device):
+    """Of a user, who has not said where compiled programs go."""
+    return {name: value for name, value in one_device.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+
+
+def train(run_command, workdir, **environment):
+    run = run_command("introvae_jax.main", *TINY, f"--workdir={workdir}", **environment)
+    assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+def kept(folder):
+    return {path.name: path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*-cache")}
+
+
+def test_a_second_run_finds_what_the_first_compiled(run_command, tmp_path):
+    train(run_command, tmp_path / "one", INTROVAE_JAX_CACHE=str(tmp_path / "cache"))
+    programs = kept(tmp_path / "cache" / "programs")
+    assert programs
+    train(run_command, tmp_path / "two", INTROVAE_JAX_CACHE=str(tmp_path / "cache"))
+    assert kept(tmp_path / "cache" / "programs") == programs
+
+
+def test_jax_own_variable_goes_first(run_command, tmp_path):
+    train(
+        run_command, tmp_path / "run",
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"), INTROVAE_JAX_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert kept(tmp_path / "mine")
+    assert not kept(tmp_path / "cache")
+
+
+def test_a_place_that_cannot_be_written_stops_nobody(run_command, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    said = train(run_command, tmp_path / "run", INTROVAE_JAX_CACHE=str(tmp_path / "file" / "cache"))
+    assert "Traceback" not in said
