@@ -69,16 +69,21 @@ def op_seconds(profile) -> dict[str, float]:
 
 
 def kinds(program: str) -> dict[str, str]:
-    """What each operation of a compiled program does, by its name."""
-    return {
-        match.group(1): _kind(match.group(1), match.group(0))
-        for match in re.finditer(r"^ *(?:ROOT )?%?([\w.-]+) = .*$", program, re.MULTILINE)
+    """What each operation of a compiled program does, by its name; a fusion with a convolution in it is one."""
+    inside = {
+        match.group(1): match.group(2)
+        for match in re.finditer(r"^%?([\w.-]+) \([^\n]*\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
     }
+    found = {}
+    for match in re.finditer(r"^ *(?:ROOT )?%?([\w.-]+) = .*$", program, re.MULTILINE):
+        called = re.search(r"calls=%?([\w.-]+)", match.group(0))
+        found[match.group(1)] = _kind(match.group(1), match.group(0), inside.get(called.group(1), "") if called else "")
+    return found
 
 
-def _kind(name: str, line: str) -> str:
-    if "conv_general_dilated" in line:
-        return "convolutions, " + ("backward" if "transpose(jvp" in line else "forward")
+def _kind(name: str, line: str, inside: str) -> str:
+    if "conv_general_dilated" in line or " convolution(" in inside:
+        return "convolutions, " + ("backward" if "transpose(jvp" in line + inside else "forward")
     if "dot_general" in line or name.startswith("dot"):
         return "dense layers"
     if "copy" in name:

@@ -1,0 +1,220 @@
+"""How fast is a training step, beside PyTorch's, on the same machine in the same run?
+
+    python -m benchmarks.train_step                                            # a CPU, some minutes
+    python -m benchmarks.train_step --jobs=32,64,128,256,1024 --dtype=bfloat16     # a GPU
+
+Jobs: images of so many pixels, "digits" (configs/digits.py), and points: "toy2d" (configs/toy2d.py) and
+"toy2d_published", with the networks and the batch that Soft-IntroVAE published. One step of the released algorithm
+(both gradients at one point, hinge of the batch's mean, BatchNorm) on random images that are there already: ours, which
+keeps an average of the weights too, and PyTorch's as the released code runs it and as a user could tune it
+(benchmarks/torch_introvae.py). They take turns, a second each, in one process; every ratio is of two neighbours. A line
+of JSON for each job, a table at the end. Needs PyTorch, which the project does not install.
+"""
+
+from collections.abc import Callable
+import gc
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from typing import Any
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import torch
+
+from benchmarks import torch_introvae
+from configs import celebahq, default, digits, toy2d
+from introvae_jax import errors, model
+from introvae_jax.planning import program
+from introvae_jax.training import parallel
+from introvae_jax.training.run import Run
+
+_JOBS = flags.DEFINE_list(
+    "jobs", ["32", "digits", "toy2d", "toy2d_published"], "Of 32, 64, 128, 256, 1024, digits, toy2d, toy2d_published."
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "How often all take their turn.", lower_bound=3)
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Of a turn, about.", lower_bound=0.01)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What ours and the tuned one compute in.")
+_BATCH = flags.DEFINE_integer("batch_size", 0, "Of all jobs; the published one without it.", lower_bound=0)
+_TUNED = flags.DEFINE_bool("tuned", True, "PyTorch with channels_last and torch.compile too.")
+
+Step = Callable[[], Any]
+
+
+def main(_) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    peak = matrix_peak(_DTYPE.value)
+    rows = []
+    for job in _JOBS.value:
+        rows.append(measure(job, config_of(job), device, peak))
+        print(json.dumps(rows[-1]), flush=True)
+        gc.collect()
+    print(table(rows))
+    print(machine())
+
+
+def config_of(job: str) -> ml_collections.ConfigDict:
+    """The settings of a job, with the update order and the hinge of the released code."""
+    if job == "digits":
+        config = digits.get_config()
+    elif job.startswith("toy2d"):
+        config = toy2d.get_config("8gaussians,introvae" + (",published" if job.endswith("published") else ""))
+    elif int(job) in celebahq.CHANNELS:
+        config = celebahq.get_config(job if job == "128" else f"{job},released")
+    else:
+        config = default.get_config()
+        config.batch_size, config.data.size, config.model.z_dim = 32, int(job), 128
+        config.model.channels = {"32": (64, 128, 256), "64": (64, 128, 256, 512)}[job]
+    config.model.dtype, config.data.mirror = _DTYPE.value, False
+    config.objective.update_order, config.objective.hinge = "simultaneous", "batch"
+    config.batch_size = _BATCH.value or config.batch_size
+    return config
+
+
+def measure(job: str, config: ml_collections.ConfigDict, device: str, peak: float) -> dict[str, Any]:
+    """One row: all forms of the step of a job."""
+    shape, generator = (config.batch_size, *model.example_shape(config)), np.random.default_rng(0)
+    batch = generator.integers(0, 256, shape, np.uint8) if len(shape) == 4 else np.float32(generator.normal(size=shape))
+    row: dict[str, Any] = {"job": job, "batch": config.batch_size, "dtype": _DTYPE.value}
+    ours, told = our_step(config, batch)
+    forms = {"introvae_jax": ours, "torch released": torch_step(config, batch, device, "released")}
+    if _TUNED.value:
+        kind = "tuned bfloat16" if _DTYPE.value == "bfloat16" else "tuned"
+        forms["torch tuned"] = torch_step(config, batch, device, kind)
+    seconds = take_turns(forms)
+    for name, times in seconds.items():
+        row[f"{name}: images/s"] = config.batch_size / float(np.median(times))
+        if name != "introvae_jax":
+            ratios = np.asarray(times) / np.asarray(seconds["introvae_jax"])
+            row[f"times {name}"] = [float(f(ratios)) for f in (np.median, np.min, np.max)]
+    row |= told
+    row["share of the matrix peak"] = row["flops"] / float(np.median(seconds["introvae_jax"])) / peak
+    if device == "cuda":
+        row["memory that PyTorch took"] = torch.cuda.max_memory_allocated()
+        row["memory that JAX took"] = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    return row
+
+
+def our_step(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Step, dict[str, Any]]:
+    """The compiled step on a resident batch, and what its compiler says of it."""
+    replicas = parallel.replicas((jax.devices()[0],))
+    run = program.run_without_images(config, replicas)
+    carried = {"state": replicas.replicate(jax.jit(run.fresh_state)())}
+    resident = replicas.split(batch)
+    mapped = replicas.map(run.make_step("introvae"))
+    since = time.perf_counter()
+    compiled = mapped.lower(carried["state"], resident).compile()
+    told = program.describe(compiled, config.batch_size, batch.nbytes, time.perf_counter() - since)
+
+    def step() -> jax.Array:
+        carried["state"], terms = mapped(carried["state"], resident)
+        return terms["loss_encoder"]
+
+    return lambda: jax.block_until_ready(step()), {
+        "compile seconds": told.seconds, "flops": told.flops, "flops over ideal": told.flops / ideal_flops(run, config),
+        "program memory": told.memory.total,
+    }  # fmt: skip
+
+
+def ideal_flops(run: Run, config: ml_collections.ConfigDict) -> float:
+    """16 passes: the encoder's 3 forward and 3 backward of two each, the decoder's 2 and 2, and one by input alone."""
+    encoder, decoder = run.networks
+    inputs = (config.batch_size, *model.example_shape(config)), (config.batch_size, decoder.z_dim)
+    forward = []
+    for network, x in zip((encoder, decoder), map(jnp.zeros, inputs), strict=True):
+        params = jax.eval_shape(network.init, jax.random.key(0), x)
+        forward.append(jax.jit(network.apply).lower(params, x).compile().cost_analysis()["flops"])
+    return 9 * forward[0] + 7 * forward[1]
+
+
+def torch_step(config: ml_collections.ConfigDict, batch: np.ndarray, device: str, kind: str) -> Step:
+    """PyTorch's step of this kind on a resident batch."""
+    weights = torch_introvae.Weights(*(config.objective[k] for k in ("alpha", "alpha_d", "beta", "margin")))
+    settings = config.model
+    resident = torch.from_numpy(batch).to(device)
+    if batch.ndim == 4:
+        networks = torch_introvae.images(batch.shape[-1], settings.channels, settings.z_dim)
+        layout = torch.channels_last if kind.startswith("tuned") else torch.contiguous_format
+        resident = resident.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    else:
+        networks = torch_introvae.points(settings.width, settings.depth, settings.z_dim)
+    trainer = torch_introvae.trainer(networks, weights, device, kind)
+
+    def step() -> float:
+        noise = torch.randn(2, config.batch_size, settings.z_dim, device=device)
+        loss, _ = trainer.step(resident.float() / 255 if batch.ndim == 4 else resident, *noise)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return float(loss)
+
+    return step
+
+
+def take_turns(forms: dict[str, Step]) -> dict[str, list[float]]:
+    """Seconds a step of each form in each round, after what it needs to warm up."""
+    steps = {}
+    for name, step in forms.items():
+        for _ in range(3):
+            step()
+        since = time.perf_counter()
+        step()
+        steps[name] = max(1, math.ceil(_SECONDS.value / (time.perf_counter() - since)))
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(_ROUNDS.value):
+        for name, step in forms.items():
+            step()  # the threads of the one before may still wait for work
+            since = time.perf_counter()
+            for _ in range(steps[name]):
+                step()
+            seconds[name].append((time.perf_counter() - since) / steps[name])
+    return seconds
+
+
+def matrix_peak(dtype: str, size: int = 4096) -> float:
+    """FLOP/s of a large matrix product."""
+    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    times = []
+    for _ in range(5):
+        since = time.perf_counter()
+        jax.block_until_ready(product(a))
+        times.append(time.perf_counter() - since)
+    return 2 * size**3 / float(np.median(times))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each job."""
+    lines = [
+        "| job | batch | images/s | times torch released | times torch tuned | FLOPs over ideal | of the matrix peak "
+        "| compiling | memory of the program |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        ratios = [row.get(f"times torch {kind}") for kind in ("released", "tuned")]
+        told = ["-" if r is None else f"{r[0]:.2f} ({r[1]:.2f} to {r[2]:.2f})" for r in ratios]
+        lines.append(
+            f"| {row['job']} | {row['batch']} | {row['introvae_jax: images/s']:.4g} | {told[0]} | {told[1]} | "
+            f"{row['flops over ideal']:.3f} | {row['share of the matrix peak']:.1%} | {row['compile seconds']:.0f} s | "
+            f"{row['program memory'] / 2**20:,.0f} MiB |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What the figures are of."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}, jax {jax.__version__}, "
+        f"torch {torch.__version__}, {_DTYPE.value}, commit {commit.stdout.strip() or 'unknown'}"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)
