@@ -147,5 +147,6 @@ def trainer(networks: tuple[nn.Module, nn.Module], weights: Weights, device: str
     """Of networks that are given away. kind: "released", "tuned", or either with " bfloat16" behind."""
     networks, tuned = tuple(network.to(device) for network in networks), kind.startswith("tuned")
     if tuned:
+        torch._functorch.config.donated_buffer = False  # two losses go back through what a compiled network stored
         networks = tuple(torch.compile(network.to(memory_format=torch.channels_last)) for network in networks)
     return Trainer(*networks, weights, tuned=tuned, autocast=kind.endswith("bfloat16"))
