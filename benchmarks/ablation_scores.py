@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks import ablation_variants
 from introvae_jax import errors, model, pictures
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.metrics import swd
-from introvae_jax.training.checkpoint import Checkpoints
 
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")
 _OUT = flags.DEFINE_string("out", "runs/ablation", "Folder of the runs.")

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import ablation_variants
 from introvae_jax import errors, model, pictures
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import loader, source
 from introvae_jax.evaluation import requests, subjects
 from introvae_jax.evaluation.comparing import Comparison
@@ -31,7 +32,6 @@ from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
 from introvae_jax.training import calibrate, parallel
 from introvae_jax.training import step as step_lib
-from introvae_jax.training.checkpoint import Checkpoints
 from introvae_jax.training.run import Run
 from introvae_jax.training.state import State
 

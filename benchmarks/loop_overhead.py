@@ -18,17 +18,17 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors
+from introvae_jax import errors, processes
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.objectives.base import Terms
-from introvae_jax.training import parallel, processes
-from introvae_jax.training.checkpoint import Checkpoints
+from introvae_jax.reporting.tracing import Trace
+from introvae_jax.training import parallel
 from introvae_jax.training.feed import Feed, Step
 from introvae_jax.training.run import Run
 from introvae_jax.training.session import Session
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
-from introvae_jax.training.tracing import Trace
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Stretches of each.", lower_bound=3)

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.nets import mlp, residual
 from introvae_jax.training import parallel
-from introvae_jax.training.checkpoint import Checkpoints
 
 WEIGHTS = ("ema", "raw")
 

@@ -19,7 +19,7 @@ from tensorboardX.proto import event_pb2
 from introvae_jax import bucket, disk, pictures
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import job
-from introvae_jax.training.tensorboard import TensorBoard
+from introvae_jax.reporting.tensorboard import TensorBoard
 
 TINY = (
     "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",

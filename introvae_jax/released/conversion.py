@@ -12,10 +12,10 @@ import numpy as np
 
 from introvae_jax import bucket, disk, errors, model
 from introvae_jax import config as config_lib
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.released import mapping, torch_file
 from introvae_jax.training import parallel, run, state
-from introvae_jax.training.checkpoint import Checkpoints
 
 BLOCK_NORM = {"introvae": "sum", "soft_introvae": "branch"}
 DEFAULT = "configs/default.py"

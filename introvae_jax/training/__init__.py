@@ -1,1 +1,1 @@
-"""State, step, loop, checkpoints."""
+"""From the mathematics of a step to the end of a run."""

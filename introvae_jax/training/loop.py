@@ -7,20 +7,20 @@ import pathlib
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk
+from introvae_jax import bucket, disk, processes
 from introvae_jax import config as config_lib
+from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
-from introvae_jax.training import parallel, processes
-from introvae_jax.training.checkpoint import Checkpoints, Damaged
-from introvae_jax.training.logging import NonFinite
+from introvae_jax.reporting.logging import NonFinite
+from introvae_jax.reporting.tracing import Trace
+from introvae_jax.training import parallel
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, ranked_by
 from introvae_jax.training.session import Collapsed, Session, last_good, scores_at
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
-from introvae_jax.training.tracing import Trace
 
 
 def train(

@@ -14,11 +14,12 @@ from introvae_jax import config as config_lib
 from introvae_jax import model, objectives, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.evaluation.scores import headlines
-from introvae_jax.training import calibrate, drawing, feed, optimizer, parallel
+from introvae_jax.reporting import drawing
+from introvae_jax.reporting.health import Facts
+from introvae_jax.reporting.logging import Reporter
+from introvae_jax.training import calibrate, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
-from introvae_jax.training.health import Facts
-from introvae_jax.training.logging import Reporter
 
 MOST_SCORES = 6  # that have a panel among the curves
 FACTS_IMAGES = 128  # behind the error of the mean image

@@ -9,16 +9,15 @@ from clu import parameter_overview
 import jax
 import ml_collections
 
-from introvae_jax import model
-from introvae_jax.training import processes
-from introvae_jax.training.checkpoint import Checkpoints
-from introvae_jax.training.health import Health
-from introvae_jax.training.logging import Reporter
+from introvae_jax import model, processes
+from introvae_jax.checkpoints.checkpoint import Checkpoints
+from introvae_jax.reporting.health import Health
+from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
-from introvae_jax.training.tracing import Trace
 
 
 class Collapsed(Exception):

@@ -7,7 +7,7 @@ import sys
 
 from jax.experimental import multihost_utils
 
-from introvae_jax.training import processes
+from introvae_jax import processes
 
 
 class StopRequest(contextlib.AbstractContextManager):

@@ -10,10 +10,10 @@ import pytest
 
 from configs import default
 import introvae_jax
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.released import conversion, mapping, torch_file
 from introvae_jax.training import loop
-from introvae_jax.training.checkpoint import Checkpoints
 
 NETWORKS = {
     "introvae": "introvae", "introvae_expand": "introvae",

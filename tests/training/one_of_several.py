@@ -11,8 +11,9 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 
 from configs import digits
+from introvae_jax import processes
 from introvae_jax.data import loader
-from introvae_jax.training import loop, processes
+from introvae_jax.training import loop
 
 
 def record_what_is_read(path):

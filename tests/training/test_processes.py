@@ -13,8 +13,8 @@ import portpicker
 import pytest
 from runs import records, state, wait_for
 
+from introvae_jax import processes
 from introvae_jax.errors import UserError
-from introvae_jax.training import processes
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = pathlib.Path(__file__).parent / "one_of_several.py"
@@ -190,7 +190,7 @@ def test_contradictions_are_refused(given, message):
 
 def test_a_process_that_is_left_alone_says_so(one_device):
     script = (
-        "from introvae_jax.training import processes\nprocesses.COME_TOGETHER = 2\n"
+        "from introvae_jax import processes\nprocesses.COME_TOGETHER = 2\n"
         f"processes.start('localhost:{portpicker.pick_unused_port()}', 2, 1, silence=10)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
@@ -202,7 +202,7 @@ def test_a_process_that_is_left_alone_says_so(one_device):
 def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
     """As a read from a dead disk would hang."""
     script = (
-        "import time\nfrom introvae_jax.training.processes import Watch\n"
+        "import time\nfrom introvae_jax.processes import Watch\n"
         "with Watch(silence=5, patience=1) as watch:\n"
         "    watch.keep('the last good checkpoint is step 30 in RUN')\n"
         "    with watch.expecting('step 31'):\n        time.sleep(60)\n"

@@ -15,9 +15,9 @@ from runs import state, terms, wait_for
 
 from configs import digits
 import introvae_jax
+from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.training import loop
-from introvae_jax.training.checkpoint import Checkpoints
 from introvae_jax.training.scoring import Scoring, Stopped
 from introvae_jax.training.stop import StopRequest
 

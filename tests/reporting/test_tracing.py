@@ -6,7 +6,7 @@ import json
 import pytest
 
 from introvae_jax.errors import UserError
-from introvae_jax.training import tracing
+from introvae_jax.reporting import tracing
 
 
 def steps_of(workdir):

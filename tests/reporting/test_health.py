@@ -2,8 +2,8 @@
 
 import pytest
 
-from introvae_jax.training import health
-from introvae_jax.training.health import PATIENCE, PERSISTENCE, Facts, Health
+from introvae_jax.reporting import health
+from introvae_jax.reporting.health import PATIENCE, PERSISTENCE, Facts, Health
 
 FACTS = Facts({"name": "introvae", "margin": 25.0, "beta_neg": 256.0}, constant_error=26.0)
 WARM_UP = {"loss_rec": 12.0, "kl_real": 14.0}

@@ -24,9 +24,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from introvae_jax import bucket, disk
+from introvae_jax import bucket, disk, processes
+from introvae_jax.checkpoints import digests
 from introvae_jax.errors import AGAIN, UserError, warn
-from introvae_jax.training import digests, processes
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
 WRITE_ERRORS = (OSError, RuntimeError, ValueError)

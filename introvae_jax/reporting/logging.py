@@ -16,7 +16,7 @@ from introvae_jax import disk, pictures
 from introvae_jax.bucket import Spool
 from introvae_jax.evaluation.scores import Score, headlines, number
 from introvae_jax.objectives.base import Terms
-from introvae_jax.training.tensorboard import TensorBoard
+from introvae_jax.reporting.tensorboard import TensorBoard
 
 PART_BYTES = 2**20  # of TensorBoard's events in a bucket, where a growing file is uploaded again and again
 RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from introvae_jax.checkpoints import checkpoint, digests
 from introvae_jax.errors import UserError
-from introvae_jax.training import checkpoint, digests
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [np.zeros((), np.int32), np.ones(4, np.uint8)]}
 

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
-from introvae_jax.training import logging, tensorboard
+from introvae_jax.reporting import logging, tensorboard
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}

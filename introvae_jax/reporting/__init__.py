@@ -1,0 +1,1 @@
+"""What a run says of itself: terminal, metrics.jsonl, TensorBoard, pictures, advice, traces."""
