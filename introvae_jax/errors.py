@@ -57,16 +57,21 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
-    """Python's own hook, but for what TensorStore's threads report when a read of a damaged checkpoint was given up."""
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    """Python's own hook, but for what comes of a read of a damaged checkpoint that was given up."""
+    if not _is_late(error):
         sys.__excepthook__(kind, error, traceback)
 
 
 def _tell_unraisable(what: Any) -> None:
-    """The same for the reads that Orbax leaves behind then."""
+    """The same for what no caller hears of: TensorStore's threads report so, and the reads that Orbax leaves behind."""
     code = getattr(what.object, "cr_code", None)
-    if code is None or "orbax" not in code.co_filename:
+    if not _is_late(what.exc_value) and (code is None or "orbax" not in code.co_filename):
         sys.__unraisablehook__(what)
+
+
+def _is_late(error: BaseException | None) -> bool:
+    """Whether somebody had news for an event loop that is no more."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def warn(message: str) -> None:

@@ -1,0 +1,40 @@
+"""What reaches the terminal of what goes wrong aside."""
+
+import sys
+import types
+
+import pytest
+
+from introvae_jax import errors
+
+
+def unraisable(error, thing=None):
+    return types.SimpleNamespace(
+        object=thing, exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg=None
+    )
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What Python's own hook would have shown."""
+    calls = []
+    monkeypatch.setattr(sys, "__unraisablehook__", calls.append)
+    return calls
+
+
+LATE, OTHER = RuntimeError("Event loop is closed"), RuntimeError("something broke")
+
+
+@pytest.mark.parametrize(("error", "shown"), [(LATE, False), (OTHER, True)])
+def test_news_for_an_event_loop_that_is_no_more_is_no_news(error, shown, capfd, told):
+    """TensorStore's threads bring them when a read of a damaged checkpoint was given up; all else is shown."""
+    errors._tell(RuntimeError, error, None)
+    assert ("something broke" in capfd.readouterr().err) == shown
+    errors._tell_unraisable(unraisable(error))
+    assert len(told) == shown
+
+
+def test_of_the_reads_that_orbax_leaves_behind_nothing_is_said(told):
+    code = types.SimpleNamespace(co_filename="site-packages/orbax/checkpoint/reader.py")
+    errors._tell_unraisable(unraisable(OTHER, types.SimpleNamespace(cr_code=code)))
+    assert not told
