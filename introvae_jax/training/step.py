@@ -87,9 +87,10 @@ def make_step(
     decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
     further one on new ones.
     parts: that a device's share of the batch is split into, to save memory; training/accumulate.py.
-    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py.
+    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py. Losses that
+    are taken in parts, each in a loop of its own, have none.
     """
-    bind = Partial if share_backward else functools.partial
+    bind = Partial if share_backward and parts == 1 else functools.partial
 
     def encode(params, x):
         return encoder.apply({"params": params}, x)
