@@ -7,9 +7,14 @@ os.environ["NPROC"] = "8"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+
+# A suite that was started in the background ignores Ctrl-C, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiled programs are kept for the session, so that a second process or test starts at once.
 COMPILED = tempfile.TemporaryDirectory(prefix="introvae_jax_tests_")

@@ -35,7 +35,9 @@ def started(training, environment):
     yield start
     for launcher in launchers:
         launcher.kill()
-        launcher.communicate()
+        # What it started would go on, and hold the pipe.
+        subprocess.run(["pkill", "-KILL", "--session", str(launcher.pid)], check=False)
+        launcher.communicate(timeout=20)
 
 
 def test_processes_know_their_place_and_get_the_flags(launch, training):
