@@ -22,6 +22,7 @@ class Fault:
     inject: Callable[["Scene"], None]
     ends: bool = True
     spared: tuple[int, ...] = ()
+    is_one: bool = True  # or what faults are compared with
 
 
 @dataclasses.dataclass
@@ -135,5 +136,5 @@ NETWORK = (
     Fault("link of one host cut", _cut),
     Fault(f"link cut for {BRIEFLY:g} s", _cut_briefly, ends=False),
     Fault("link at 1 Mbit/s", _slow, ends=False),
-    Fault("none", _nothing, ends=False),
+    Fault("none", _nothing, ends=False, is_one=False),
 )
