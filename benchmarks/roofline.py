@@ -14,7 +14,6 @@ peak are the share of the peak that no program of these layers exceeds. Peak and
 import collections
 import dataclasses
 import math
-import time
 
 from absl import flags
 from flax import linen as nn
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
 
-from benchmarks.train_step import matrix_peak
+from benchmarks import peaks
 from introvae_jax import config as config_lib
 from introvae_jax import errors, model
 from introvae_jax.nets.layers import Norm
@@ -82,24 +81,11 @@ def main(_) -> None:
 def device(dtype: str) -> tuple[str, float, float]:
     """Name, FLOP/s and bytes/s of --chip, or of this device as measured. Raises UserError for an unknown chip."""
     if not _CHIP.value:
-        return jax.devices()[0].device_kind, matrix_peak(dtype), measured_bandwidth()
+        return jax.devices()[0].device_kind, peaks.matrix_peak(dtype), peaks.bandwidth()
     chip = next((chip for chip in chips.CHIPS if chip.name == _CHIP.value), None)
     if chip is None:
         raise errors.UserError(f"--chip={_CHIP.value}: one of {', '.join(chip.name for chip in chips.CHIPS)}")
     return chip.name, chip.peak(dtype), 1e9 * chip.bandwidth
-
-
-def measured_bandwidth(count: int = 2**28) -> float:
-    """Bytes/s at which an array of `count` float32 numbers is read and another written."""
-    x = jnp.zeros(count)
-    copy = jax.jit(lambda x: x + 1.0)
-    jax.block_until_ready(copy(x))
-    times = []
-    for _ in range(5):
-        since = time.perf_counter()
-        jax.block_until_ready(copy(x))
-        times.append(time.perf_counter() - since)
-    return 2 * x.nbytes / sorted(times)[2]
 
 
 def layers(config: ml_collections.ConfigDict) -> list[Layer]:

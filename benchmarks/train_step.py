@@ -28,7 +28,7 @@ import ml_collections
 import numpy as np
 import torch
 
-from benchmarks import torch_introvae
+from benchmarks import peaks, torch_introvae
 from configs import celebahq, default, digits, toy2d
 from introvae_jax import errors, model
 from introvae_jax.planning import program
@@ -49,7 +49,7 @@ Step = Callable[[], Any]
 
 def main(_) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    peak = matrix_peak(_DTYPE.value)
+    peak = peaks.matrix_peak(_DTYPE.value)
     rows = []
     for job in _JOBS.value:
         rows.append(measure(job, config_of(job), device, peak))
@@ -174,19 +174,6 @@ def take_turns(forms: dict[str, Step]) -> dict[str, list[float]]:
                 step()
             seconds[name].append((time.perf_counter() - since) / steps[name])
     return seconds
-
-
-def matrix_peak(dtype: str, size: int = 4096) -> float:
-    """FLOP/s of a large matrix product."""
-    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(a))
-    times = []
-    for _ in range(5):
-        since = time.perf_counter()
-        jax.block_until_ready(product(a))
-        times.append(time.perf_counter() - since)
-    return 2 * size**3 / float(np.median(times))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
