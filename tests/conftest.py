@@ -16,10 +16,13 @@ import tempfile
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Compiled programs are kept for the session, so that a second process or test starts at once.
-COMPILED = tempfile.TemporaryDirectory(prefix="introvae_jax_tests_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+# Compiling is most of the work. What is compiled stays for the session, for every process and both of pytest-xdist's;
+# LLVM's slow passes change no result that is tested.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="introvae_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import numpy as np
@@ -29,6 +32,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Those of one file are of no use to the next, and take gigabytes by the end."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

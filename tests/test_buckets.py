@@ -15,6 +15,7 @@ import urllib.request
 
 import pytest
 from tensorboardX.proto import event_pb2
+from tiny import DIGITS
 
 from introvae_jax import bucket, disk, pictures
 from introvae_jax.errors import UserError
@@ -22,9 +23,8 @@ from introvae_jax.evaluation import job
 from introvae_jax.reporting.tensorboard import TensorBoard
 
 TINY = (
-    "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",
-    "--config.batch_size=8", "--config.objective.name=vae", "--config.log.every=5", "--config.steps=30",
-    "--config.checkpoint.every=10", "--config.log.pictures_every=30", "--config.checkpoint.calibration_batches=2",
+    *DIGITS, "--config.objective.name=vae", "--config.log.every=5", "--config.steps=30",
+    "--config.checkpoint.every=10", "--config.log.pictures_every=30",
 )  # fmt: skip
 
 

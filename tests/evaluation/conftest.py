@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from small import blobs, write
+from tiny import DIGITS
 
 from introvae_jax.evaluation.views import View, Views
 
@@ -26,10 +27,8 @@ def run(tmp_path_factory, one_device):
     """The work directory of a run of two steps: a VAE of the smallest network on the embedded digits."""
     workdir = tmp_path_factory.mktemp("evaluation") / "run"
     command = (
-        sys.executable, "-m", "introvae_jax.main", "--config=configs/digits.py:vae", "--config.steps=2",
-        "--config.batch_size=8", "--config.objective.warmup_steps=0", "--config.model.channels=(4, 4, 8)",
-        "--config.model.z_dim=4", "--config.checkpoint.every=1", "--config.checkpoint.calibration_batches=2",
-        f"--workdir={workdir}",
+        sys.executable, "-m", "introvae_jax.main", *DIGITS, "--config.objective.name=vae", "--config.steps=2",
+        "--config.objective.warmup_steps=0", "--config.checkpoint.every=1", f"--workdir={workdir}",
     )  # fmt: skip
     subprocess.run(command, cwd=ROOT, env=one_device, check=True, timeout=300, capture_output=True)
     return workdir

@@ -7,6 +7,7 @@ import sys
 import time
 
 from conftest import ROOT
+from tiny import DIGITS
 
 
 def processes_of(workdir):
@@ -20,10 +21,8 @@ def processes_of(workdir):
 def test_a_killed_process_costs_a_restart_and_the_run_ends(tmp_path, one_device):
     workdir = tmp_path / "run"
     command = [
-        ROOT / "launch/local.sh", "2", "--config=configs/digits.py", f"--workdir={workdir}", "--peer_timeout=8",
-        "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4", "--config.batch_size=8", "--config.steps=60",
-        "--config.objective.warmup_steps=5", "--config.log.every=5", "--config.checkpoint.every=10",
-        "--config.checkpoint.calibration_batches=2",
+        ROOT / "launch/local.sh", "2", *DIGITS, f"--workdir={workdir}", "--peer_timeout=8", "--config.steps=60",
+        "--config.objective.warmup_steps=0", "--config.log.every=5", "--config.checkpoint.every=10",
     ]  # fmt: skip
     launcher = subprocess.Popen(
         command, cwd=ROOT, env=one_device | {"PYTHON": sys.executable}, stderr=subprocess.PIPE, text=True,

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from tiny import DIGITS
 
 from introvae_jax.errors import UserError
 from introvae_jax.reporting import tracing
@@ -31,10 +32,7 @@ def test_any_number_of_steps_may_be_taken_but_past_an_edge_of_the_trace():
 
 
 def test_a_run_leaves_the_trace_of_the_steps_that_were_asked_for(run_command, tmp_path):
-    tiny = (
-        "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.batch_size=8",
-        "--config.objective.warmup_steps=0", f"--workdir={tmp_path}", "--profile=5:7",
-    )  # fmt: skip
+    tiny = (*DIGITS, "--config.objective.warmup_steps=0", f"--workdir={tmp_path}", "--profile=5:7")
     first = run_command("introvae_jax.main", *tiny, "--config.steps=9")
     assert first.returncode == 0, first.stderr
     assert f"step 7: {tmp_path / tracing.FOLDER} holds the trace" in first.stderr

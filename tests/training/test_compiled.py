@@ -33,8 +33,8 @@ def convolutions(name, order, norm, devices, decoder_updates=1, **changes):
         *networks, objectives.build(name, SETTINGS | changes), optimizers, replicas,
         update_order=order, ema_decay=0.9, mirror=False, global_batch=8, decoder_updates=decoder_updates,
     )  # fmt: skip
-    state = replicas.replicate(state_lib.create(jax.random.key(0), *networks, optimizers, (32, 32, 3)))
-    images = replicas.split(np.zeros((8, 32, 32, 3), np.uint8))
+    state = jax.eval_shape(lambda: state_lib.create(jax.random.key(0), *networks, optimizers, (32, 32, 3)))
+    images = jax.ShapeDtypeStruct((devices, 8 // devices, 32, 32, 3), np.uint8)
     compiled = replicas.map(step).lower(state, images).compile().as_text()
     return compiled.count(" convolution(")
 

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 import pytest
 from runs import records, state, terms, wait_for
+from tiny import DIGITS
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 # The digits with the smallest networks, checkpoints and lines so frequent that a kill hits them all.
 TINY = (
-    "--config=configs/digits.py", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",
-    "--config.batch_size=8", "--config.objective.warmup_steps=40", "--config.log.every=5",
-    "--config.checkpoint.every=15", "--config.log.pictures_every=60", "--config.checkpoint.calibration_batches=2",
+    *DIGITS, "--config.objective.warmup_steps=40", "--config.log.every=5", "--config.checkpoint.every=15",
+    "--config.log.pictures_every=60",
 )  # fmt: skip
 
 

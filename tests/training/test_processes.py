@@ -18,7 +18,7 @@ from introvae_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = pathlib.Path(__file__).parent / "one_of_several.py"
-TINY = ("model.channels=(4,4,8)", "model.z_dim=4", "batch_size=8", "objective.warmup_steps=5", "log.every=5",
+TINY = ("model.channels=(4,4,8)", "model.z_dim=4", "batch_size=8", "objective.warmup_steps=0", "log.every=5",
         "checkpoint.every=10", "log.pictures_every=60", "checkpoint.calibration_batches=2")  # fmt: skip
 STOP, END = 20, 32
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from runs import state, terms, wait_for
+from tiny import DIGITS
 
 from configs import digits
 import introvae_jax
@@ -23,10 +24,9 @@ from introvae_jax.training.stop import StopRequest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = (
-    "--config=configs/digits.py:vae", "--config.model.channels=(4, 4, 8)", "--config.model.z_dim=4",
-    "--config.batch_size=8", "--config.objective.warmup_steps=0", "--config.log.every=5",
-    "--config.checkpoint.every=6", "--config.log.pictures_every=1000", "--config.checkpoint.calibration_batches=2",
-    "--config.steps=30", "--config.checkpoint.keep=1",
+    *DIGITS, "--config.objective.name=vae", "--config.objective.warmup_steps=0", "--config.log.every=5",
+    "--config.checkpoint.every=6", "--config.checkpoint.keep=1", "--config.log.pictures_every=1000",
+    "--config.steps=30",
 )  # fmt: skip
 SCORED = ("--config.eval.every=10", "--config.eval.metrics=('swd200', 'msssim20')", "--config.eval.best=msssim20")
 

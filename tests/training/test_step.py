@@ -132,6 +132,11 @@ def test_routing():
     np.testing.assert_array_equal(moves["hinges beyond the margin"][1][0], moves["kl_real alone"][1][0])
 
 
+def fresh_state(networks, optimizers, shape):
+    """In one program: operation by operation, each would be compiled by itself."""
+    return jax.jit(lambda: state_lib.create(jax.random.key(0), *networks, optimizers, shape))()
+
+
 def small_run(devices, *, hinge="batch", norm="batch", order="alternating", steps=20, optimizer=None, mirror=True):
     """`steps` steps of a 16-pixel model; losses of each step and the final state, as numpy arrays."""
     replicas = parallel.replicas(tuple(jax.devices()[:devices]))
@@ -139,7 +144,7 @@ def small_run(devices, *, hinge="batch", norm="batch", order="alternating", step
     networks = Encoder(**options), Decoder(**options, image_channels=1)
     optimizers = (optimizer or optax.adam(1e-3),) * 2
     settings = {"alpha": 0.25, "alpha_d": 0.25, "beta": 1.0, "margin": 20.0, "hinge": hinge}
-    state = replicas.replicate(state_lib.create(jax.random.key(0), *networks, optimizers, (16, 16, 1)))
+    state = replicas.replicate(fresh_state(networks, optimizers, (16, 16, 1)))
     step = replicas.map(
         step_lib.make_step(
             *networks, objectives.build("introvae", settings), optimizers, replicas,
@@ -273,7 +278,7 @@ def one_update(share_backward, *, devices, norm, margin):
     options = {"channels": (8, 8), "z_dim": 6, "norm": norm, "axis_name": replicas.axis_name}
     networks, optimizers = (Encoder(**options), Decoder(**options, image_channels=1)), (optax.sgd(1.0),) * 2
     settings = {"alpha": 0.3, "alpha_d": 0.7, "beta": 0.1, "margin": margin, "hinge": "batch"}
-    state = state_lib.create(jax.random.key(0), *networks, optimizers, (16, 16, 1))
+    state = fresh_state(networks, optimizers, (16, 16, 1))
     step = step_lib.make_step(
         *networks, objectives.build("introvae", settings), optimizers, replicas, update_order="simultaneous",
         ema_decay=0.9, mirror=False, global_batch=16, share_backward=share_backward,
