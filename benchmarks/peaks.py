@@ -1,6 +1,7 @@
 """What this device reaches at best: FLOP/s of a matrix product, bytes/s of a copy."""
 
 from collections.abc import Callable
+import math
 import statistics
 import time
 
@@ -19,11 +20,16 @@ def bandwidth(count: int = 2**28) -> float:
 
 
 def _seconds(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
-    """Median of five runs after one that compiles."""
-    compiled, times = jax.jit(function), []
-    jax.block_until_ready(compiled(x))
-    for _ in range(5):
+    """Of one call: median of five turns of a tenth of a second at least, the calls of one in a row without waiting."""
+    compiled = jax.jit(function)
+
+    def turn(count: int) -> float:
         since = time.perf_counter()
-        jax.block_until_ready(compiled(x))
-        times.append(time.perf_counter() - since)
-    return statistics.median(times)
+        for _ in range(count):
+            result = compiled(x)
+        jax.block_until_ready(result)
+        return (time.perf_counter() - since) / count
+
+    turn(1)  # compiles
+    count = math.ceil(0.1 / turn(1))
+    return statistics.median(turn(count) for _ in range(5))

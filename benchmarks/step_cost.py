@@ -91,12 +91,14 @@ def stepper(batch: int, size: int, devices: int) -> Callable[[], None]:
 
 
 def plot(rates: dict[str, dict[int, float]], path: pathlib.Path) -> None:
-    """A panel for each ladder, both axes logarithmic."""
+    """A panel for each ladder: images/s from 0, but logarithmic where they span more than a factor of ten."""
     figure = Figure(figsize=(9.6, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
     for panel, (name, ladder) in zip(figure.subplots(1, len(rates)), rates.items(), strict=True):
         panel.plot(list(ladder), list(ladder.values()), marker=".")
-        panel.set(xscale="log", yscale="log", xlabel=name, xticks=list(ladder), title="images/s")
+        wide = max(ladder.values()) > 10 * min(ladder.values())
+        panel.set(xscale="log", xlabel=name, xticks=list(ladder), ylabel="images/s")
+        panel.set(yscale="log") if wide else panel.set_ylim(bottom=0)
         panel.set_xticklabels(list(map(str, ladder)))
         panel.minorticks_off()
     with disk.whole_file(path) as temporary:

@@ -7,8 +7,9 @@ Jobs: images of so many pixels, "digits" (configs/digits.py), and points: "toy2d
 "toy2d_published", with the networks and the batch that Soft-IntroVAE published. One step of the released algorithm
 (both gradients at one point, hinge of the batch's mean, BatchNorm) on random images that are there already: ours, which
 keeps an average of the weights too, and PyTorch's as the released code runs it and as a user could tune it
-(benchmarks/torch_introvae.py). They take turns, a second each, in one process; every ratio is of two neighbours. A line
-of JSON for each job, a table at the end. Needs PyTorch, which the project does not install.
+(benchmarks/torch_introvae.py). They take turns, a second each, in one process; every ratio is of two neighbours. The
+steps of a turn follow each other without waiting, as in a training. A line of JSON for each job, a table at the end.
+Needs PyTorch, which the project does not install.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -44,10 +46,11 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What ou
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Of all jobs; the published one without it.", lower_bound=0)
 _TUNED = flags.DEFINE_bool("tuned", True, "PyTorch with channels_last and torch.compile too.")
 
-Step = Callable[[], Any]
+Steps = Callable[[int], None]  # takes so many, and waits for the last
 
 
 def main(_) -> None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some of a GPU's memory
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peak = peaks.matrix_peak(_DTYPE.value)
     rows = []
@@ -55,6 +58,7 @@ def main(_) -> None:
         rows.append(measure(job, config_of(job), device, peak))
         print(json.dumps(rows[-1]), flush=True)
         gc.collect()
+        torch.cuda.empty_cache()  # nothing without a GPU
     print(table(rows))
     print(machine())
 
@@ -82,11 +86,11 @@ def measure(job: str, config: ml_collections.ConfigDict, device: str, peak: floa
     shape, generator = (config.batch_size, *model.example_shape(config)), np.random.default_rng(0)
     batch = generator.integers(0, 256, shape, np.uint8) if len(shape) == 4 else np.float32(generator.normal(size=shape))
     row: dict[str, Any] = {"job": job, "batch": config.batch_size, "dtype": _DTYPE.value}
-    ours, told = our_step(config, batch)
-    forms = {"introvae_jax": ours, "torch released": torch_step(config, batch, device, "released")}
+    ours, told = our_steps(config, batch)
+    forms = {"introvae_jax": ours, "torch released": torch_steps(config, batch, device, "released")}
     if _TUNED.value:
         kind = "tuned bfloat16" if _DTYPE.value == "bfloat16" else "tuned"
-        forms["torch tuned"] = torch_step(config, batch, device, kind)
+        forms["torch tuned"] = torch_steps(config, batch, device, kind)
     seconds = take_turns(forms)
     for name, times in seconds.items():
         row[f"{name}: images/s"] = config.batch_size / float(np.median(times))
@@ -97,11 +101,12 @@ def measure(job: str, config: ml_collections.ConfigDict, device: str, peak: floa
     row["share of the matrix peak"] = row["flops"] / float(np.median(seconds["introvae_jax"])) / peak
     if device == "cuda":
         row["memory that PyTorch took"] = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         row["memory that JAX took"] = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
     return row
 
 
-def our_step(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Step, dict[str, Any]]:
+def our_steps(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Steps, dict[str, Any]]:
     """The compiled step on a resident batch, and what its compiler says of it."""
     replicas = parallel.replicas((jax.devices()[0],))
     run = program.run_without_images(config, replicas)
@@ -112,11 +117,12 @@ def our_step(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Step
     compiled = mapped.lower(carried["state"], resident).compile()
     told = program.describe(compiled, config.batch_size, batch.nbytes, time.perf_counter() - since)
 
-    def step() -> jax.Array:
-        carried["state"], terms = mapped(carried["state"], resident)
-        return terms["loss_encoder"]
+    def steps(count: int) -> None:
+        for _ in range(count):
+            carried["state"], terms = mapped(carried["state"], resident)
+        jax.block_until_ready((carried["state"], terms))
 
-    return lambda: jax.block_until_ready(step()), {
+    return steps, {
         "compile seconds": told.seconds, "flops": told.flops, "flops over ideal": told.flops / ideal_flops(run, config),
         "program memory": told.memory.total,
     }  # fmt: skip
@@ -133,7 +139,7 @@ def ideal_flops(run: Run, config: ml_collections.ConfigDict) -> float:
     return 9 * forward[0] + 7 * forward[1]
 
 
-def torch_step(config: ml_collections.ConfigDict, batch: np.ndarray, device: str, kind: str) -> Step:
+def torch_steps(config: ml_collections.ConfigDict, batch: np.ndarray, device: str, kind: str) -> Steps:
     """PyTorch's step of this kind on a resident batch."""
     weights = torch_introvae.Weights(*(config.objective[k] for k in ("alpha", "alpha_d", "beta", "margin")))
     settings = config.model
@@ -146,33 +152,34 @@ def torch_step(config: ml_collections.ConfigDict, batch: np.ndarray, device: str
         networks = torch_introvae.points(settings.width, settings.depth, settings.z_dim)
     trainer = torch_introvae.trainer(networks, weights, device, kind)
 
-    def step() -> float:
-        noise = torch.randn(2, config.batch_size, settings.z_dim, device=device)
-        loss, _ = trainer.step(resident.float() / 255 if batch.ndim == 4 else resident, *noise)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return float(loss)
+    def steps(count: int) -> None:
+        for _ in range(count):
+            noise = torch.randn(2, config.batch_size, settings.z_dim, device=device)
+            loss, _ = trainer.step(resident.float() / 255 if batch.ndim == 4 else resident, *noise)
+        float(loss)  # waits
 
-    return step
+    return steps
 
 
-def take_turns(forms: dict[str, Step]) -> dict[str, list[float]]:
-    """Seconds a step of each form in each round, after what it needs to warm up."""
-    steps = {}
-    for name, step in forms.items():
-        for _ in range(3):
-            step()
-        since = time.perf_counter()
-        step()
-        steps[name] = max(1, math.ceil(_SECONDS.value / (time.perf_counter() - since)))
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(_ROUNDS.value):
-        for name, step in forms.items():
-            step()  # the threads of the one before may still wait for work
+def take_turns(forms: dict[str, Steps]) -> dict[str, list[float]]:
+    """Seconds a step of each form in each round, after what it needs to warm up; without PyTorch's that do not fit."""
+    counts = {}
+    for name, steps in forms.items():
+        try:
+            steps(3)
             since = time.perf_counter()
-            for _ in range(steps[name]):
-                step()
-            seconds[name].append((time.perf_counter() - since) / steps[name])
+            steps(3)
+        except torch.OutOfMemoryError:
+            print(f"{name}: out of memory", file=sys.stderr)
+            continue
+        counts[name] = max(1, math.ceil(3 * _SECONDS.value / (time.perf_counter() - since)))
+    seconds: dict[str, list[float]] = {name: [] for name in counts}
+    for _ in range(_ROUNDS.value):
+        for name, count in counts.items():
+            forms[name](1)  # the threads of the one before may still wait for work
+            since = time.perf_counter()
+            forms[name](count)
+            seconds[name].append((time.perf_counter() - since) / count)
     return seconds
 
 
