@@ -24,6 +24,14 @@ SETTINGS = {
 CHANNELS = (16, 24, 32)  # 32 pixels; no two stages alike, so that no convolution is merged by accident
 
 
+@pytest.fixture(autouse=True)
+def as_users_compile():
+    """With every pass of the compiler: what it merges is what is tested here."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 def convolutions(name, order, norm, devices, decoder_updates=1, **changes):
     replicas = parallel.replicas(tuple(jax.devices()[:devices]))
     options = {"channels": CHANNELS, "z_dim": 8, "norm": norm, "axis_name": replicas.axis_name,
