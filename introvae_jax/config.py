@@ -4,7 +4,6 @@ from collections.abc import Callable
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -54,13 +53,6 @@ RULED = (
     "model.channels", "model.expand_equal", "model.remat", "log.stop_on_collapse", "optim.decay_steps",
     "eval.metrics", "eval.best", "eval.inception",
 )  # fmt: skip
-
-
-def require_file(argument: str) -> None:
-    """Raises UserError if there is no file FILE for a --config=FILE or FILE:ARGUMENT."""
-    path = argument.partition(":")[0]
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -148,7 +140,8 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
     require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
     stages = int(math.log2(size / 4))
     require(len(channels) == stages, "model.channels",
-            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}")  # fmt: skip
+            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}, "
+            f"for instance --config.model.channels=\"{_doubling(channels, stages)}\"")  # fmt: skip
     require(all(type(c) is int and c >= 1 for c in channels), "model.channels", "whole numbers above 0")
     if values["model.norm"] == "group":
         require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
@@ -158,6 +151,12 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
             "'sphere' for objective.name = 'age', 'normal' for the others (configs/digits.py:age sets it)")  # fmt: skip
     if age:
         require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
+
+
+def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
+    """Channel counts for `stages` that start as `channels` and double up to 512, as in the paper's networks."""
+    first = channels[0] if channels and type(channels[0]) is int and channels[0] >= 1 else 32
+    return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
 
 
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:

@@ -39,12 +39,10 @@ _PROFILE = flags.DEFINE_string(
 
 def main(_) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax import processes, programs
+    from introvae_jax import processes, programs  # here, so that --help and a wrong flag answer at once
     from introvae_jax.training import loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
-    config_lib.require_file(argument)
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
     programs.keep()
     trained = loop.train(

@@ -33,11 +33,9 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 def main(_) -> None:
     """Plans what the flags name."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA finds that compiling takes long, at length
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.planning import job, report
+    from introvae_jax.planning import job, report  # here, so that --help and a wrong flag answer at once
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
-    config_lib.require_file(argument)
     plan = job.plan(_CONFIG.value, argument, _TARGET.value)
     print(report.text(plan, _UTILISATION.value, _DEVICES.value))
 

@@ -1,7 +1,9 @@
 """Every rule on a config value, and what a resumed run may change."""
 
+import ast
 import dataclasses
 import importlib.util
+import math
 import pathlib
 import re
 
@@ -96,6 +98,22 @@ def test_a_bad_value_is_named_with_what_is_allowed(key):
         config_lib.validate(config)
     assert f"config.{key} = {value!r}" in str(error.value)
     assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "digits", "celebahq"])
+@pytest.mark.parametrize("size", [2**k for k in range(4, 11)])
+def test_a_size_without_its_channels_names_an_override_that_works(name, size):
+    """The message's own override, taken as the command line would take it."""
+    config = load(name)
+    config.data.source, config.data.channels, config.data.size = "folder", 3, size
+    config.data.path = "DIR"
+    if len(config.model.channels) == int(math.log2(size / 4)):
+        config.model.channels = ()
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    override = re.search(r'--config\.model\.channels="(.*)"', str(error.value))[1]
+    config.model.channels = ast.literal_eval(override)
+    config_lib.validate(config)
 
 
 @pytest.mark.parametrize("word", ["ood", "ood100", " ood"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from introvae_jax.data.forms.base import digest
 from introvae_jax.data.images import MAX_PIXELS, BadImage
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, install
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,5 +61,5 @@ def _file(path: pathlib.Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError(f"{path}: reading HDF5 needs h5py: pip install 'introvae_jax[prepare]'") from error
+        raise UserError(f"{path}: reading HDF5 needs h5py: {install('prepare')}") from error
     return h5py.File(path, "r")
