@@ -14,7 +14,7 @@ from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import parallel
+from introvae_jax.training import memory, parallel
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, ranked_by
@@ -45,6 +45,7 @@ def train(
     trace = Trace(profile)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size, config.accumulate)
+    memory.require_fit(config, replicas)
     workdir = disk.place(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)
