@@ -1,6 +1,7 @@
 """How every command ends when the user is to blame: one clear line, exit status 1, no traceback."""
 
 from collections.abc import Callable, Sequence
+import os
 import sys
 import types
 from typing import Any
@@ -38,6 +39,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines; a fatal one is shown
         try:
             main(argv)
         except UserError as error:
