@@ -24,10 +24,11 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
         config = config.copy_and_resolve_references()
         config.accumulate = 1
         at_once = program.measure(config, device, batch)
-        whole = dataclasses.replace(whole, flops=at_once.flops, moved=at_once.moved)
+        whole = dataclasses.replace(whole, flops=at_once.flops, moved=at_once.moved, operations=at_once.operations)
     side = f"{config.data.size} pixels" if config.data.source != "density" else "points"
     return Plan(
         title=f"{name}: {side}, batch {batch}, {config.objective.name}, {config.model.dtype}",
         parameters=program.parameters(config), program=whole, other=other, steps=config.steps,
-        dtype=config.model.dtype, compiled_for=f"{device.device_kind} ({device.platform})",
+        dtype=config.model.dtype, exchanges=program.exchanges(config),
+        compiled_for=f"{device.device_kind} ({device.platform})",
     )  # fmt: skip
