@@ -14,9 +14,8 @@
     warmup_epochs  -                     num_vae                          num_vae
 
 AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over the Z dimensions too.
-The paper alternates the updates (algorithm 1). The released code takes both losses from one forward
-pass and updates the encoder in place before the decoder's backward pass; "simultaneous" is that
-without the in-place change. Both hinge the batch's mean KL in their code; the paper's text leaves it open.
+The paper (algorithm 1) and the released code update alternately: the decoder's loss encodes the generated
+images with the updated encoder. The released code hinges the mean KL of the batch; the paper leaves it open.
 Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's
 gradient through the reconstruction that is to be reconstructed once more; its paper and this project treat
 it as a constant. AGE's code draws new samples for each of its decoder's steps, here the first takes the
@@ -68,7 +67,7 @@ def _released(
     margin: float, weight_rec: float, weight_neg: float, z_dim: int, batch_size: int, warmup_epochs: int
 ) -> Preset:
     objective = {"name": "introvae", "alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec,
-                 "margin": margin, "hinge": "batch", "update_order": "simultaneous"}  # fmt: skip
+                 "margin": margin, "hinge": "batch", "update_order": "alternating"}  # fmt: skip
     return Preset(objective, z_dim, batch_size, warmup_epochs)
 
 
