@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.prior = "normal"  # where latents live: "normal", or "sphere" (age)
     model.norm = "batch"  # "batch" (moments of the global batch), "group" or "none"
     model.block_norm = "sum"  # what a block's second norm sees: "sum" (IntroVAE) or "branch" (Soft-IntroVAE)
-    model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in some released weights
+    model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in IntroVAE's released code
     model.dtype = "float32"  # what convolutions compute in: "float32" or "bfloat16"
     model.width = 256  # units of a hidden layer (mlp)
     model.depth = 4  # hidden layers (mlp)

@@ -14,6 +14,9 @@
     warmup_epochs  -                     num_vae                          num_vae
 
 AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over the Z dimensions too.
+The released IntroVAE code reads channel counts by int(x) and compares them by identity, which is false for equal
+counts above 256. So its networks, and the weights that it saves, have a 1x1 convolution in the blocks between two
+stages of 512 channels. The paper's networks have none.
 The paper (algorithm 1) and the released code update alternately: the decoder's loss encodes the generated
 images with the updated encoder. The released code hinges the mean KL of the batch; the paper leaves it open.
 Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's
@@ -32,7 +35,7 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """objective, optim: values for these parts of the config. batch_size in images.
+    """objective, model, optim: values for these parts of the config. batch_size in images.
 
     warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then, which may be
     later than a config's last step.
@@ -43,12 +46,14 @@ class Preset:
     batch_size: int
     warmup_epochs: int = 0
     decay_epochs: tuple[int, ...] = ()
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def apply(self, config: ml_collections.ConfigDict, images: int) -> None:
         """Writes itself into `config`. images: in a pass over the data."""
         steps = images // self.batch_size
         config.batch_size, config.model.z_dim = self.batch_size, self.z_dim
+        config.model.update(self.model)
         config.objective.update(self.objective)
         config.objective.warmup_steps = self.warmup_epochs * steps
         config.optim.update(self.optim)
@@ -68,7 +73,7 @@ def _released(
 ) -> Preset:
     objective = {"name": "introvae", "alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec,
                  "margin": margin, "hinge": "batch", "update_order": "alternating"}  # fmt: skip
-    return Preset(objective, z_dim, batch_size, warmup_epochs)
+    return Preset(objective, z_dim, batch_size, warmup_epochs, model={"expand_equal": True})
 
 
 def _soft(beta_rec: float, beta_kl: float, beta_neg: float, z_dim: int, batch_size: int, **options: Any) -> Preset:

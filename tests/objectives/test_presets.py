@@ -3,8 +3,16 @@
 import pytest
 
 from configs import celebahq
+from introvae_jax.planning import program
 
-RELEASED = ("256,released", "1024,released")
+# Parameters of encoder and decoder. The released scripts build theirs with 1x1 convolutions between equal counts.
+RELEASED = {"256,released": (22_973_600, 16_452_963), "1024,released": (27_969_616, 21_428_147)}
+PAPER = {"256": (22_711_456, 16_190_819), "1024": (27_445_328, 20_903_859)}
+
+
+@pytest.mark.parametrize("argument", [*RELEASED, *PAPER])
+def test_parameter_counts_of_celebahq(argument):
+    assert program.parameters(celebahq.get_config(argument)) == (RELEASED | PAPER)[argument]
 
 
 @pytest.mark.parametrize("argument", RELEASED)
