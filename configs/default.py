@@ -54,6 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
     objective.decoder_updates = 1  # of the decoder (and its EMA) for each of the encoder, in the warm-up too
     objective.warmup_steps = 2_000  # first steps, trained as a plain VAE
+    objective.warmup_beta = 0.0  # weight of the reconstruction term in these steps; 0 for that of beta
 
     optim = config.optim = ml_collections.ConfigDict()
     optim.learning_rate = 2e-4  # Adam, both networks

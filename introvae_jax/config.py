@@ -26,6 +26,8 @@ NETWORKS = ("residual", "mlp")
 PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
+# What a run does whose stored config is older than the key.
+BEFORE = {"objective.warmup_beta": 0.0}
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
@@ -43,7 +45,7 @@ _AT_LEAST_ONE = (
 _ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
-    "objective.match_x", "objective.match_z",
+    "objective.match_x", "objective.match_z", "objective.warmup_beta",
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
     "checkpoint.rollbacks",
 )  # fmt: skip
@@ -163,9 +165,9 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
 
-    Keys that only one of them has came or went with a version and are passed over.
+    A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are passed over.
     """
-    old, new = flatten(stored), flatten(config)
+    old, new = BEFORE | flatten(stored), flatten(config)
     may_change = MAY_CHANGE if new["model.norm"] == "batch" else (*MAY_CHANGE, "accumulate")  # each part's own moments
     fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(may_change)]
     if new["optim.schedule"] == "cosine":

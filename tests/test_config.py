@@ -69,6 +69,7 @@ BAD = {
     "objective.beta": (0.0, "above 0"),
     "objective.beta_kl": (0.0, "above 0"),
     "objective.beta_neg": (-1.0, "0 or more"),
+    "objective.warmup_beta": (-1.0, "0 or more"),
     "objective.decoder_updates": (0, "1 or more"),
     "model.prior": ("sphere", "'sphere' for objective.name = 'age', 'normal' for the others"),
     "model.network": ("mlp", "'residual' for images"),
@@ -145,6 +146,21 @@ def test_a_resumed_run_may_change_its_length_and_logging_only():
     config.objective.margin = 31.0
     with pytest.raises(UserError, match=r"RUN holds another experiment \(config.objective.margin: .* 31.0 now"):
         config_lib.check_resume(stored, config, "RUN")
+
+
+def test_a_run_from_before_a_key_resumes_as_it_began():
+    """What a run without the key did is the key's neutral value: another one would train on with other numbers."""
+    neutral = {"objective.warmup_beta": 0.0}
+    stored, config = config_lib.to_dict(load("digits")), load("digits")
+    for key, value in neutral.items():
+        section, name = key.split(".")
+        assert stored[section].pop(name) == value
+    config_lib.check_resume(stored, config, "RUN")
+    for key in neutral:
+        changed = load("digits")
+        changed.update_from_flattened_dict({key: 0.25})
+        with pytest.raises(UserError, match=rf"config\.{key}: {neutral[key]} there, 0.25 now"):
+            config_lib.check_resume(stored, changed, "RUN")
 
 
 def test_the_length_of_a_cosine_schedule_may_not_change():

@@ -11,12 +11,14 @@
     gamma                                                                 gamma_r
     match_x                                                                               2 match_x
     match_z                                                                               match_z / Z
+    warmup_beta    -                     2 in the epochs of num_vae
     warmup_epochs  -                     num_vae                          num_vae
 
 AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over the Z dimensions too.
 The released IntroVAE code reads channel counts by int(x) and compares them by identity, which is false for equal
 counts above 256. So its networks, and the weights that it saves, have a 1x1 convolution in the blocks between two
 stages of 512 channels. The paper's networks have none.
+Its warm-up minimises rec + kl, whatever weight_rec is.
 The paper (algorithm 1) and the released code update alternately: the decoder's loss encodes the generated
 images with the updated encoder. The released code hinges the mean KL of the batch; the paper leaves it open.
 Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's
@@ -28,6 +30,7 @@ is the paper's.
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 import ml_collections
@@ -38,7 +41,7 @@ class Preset:
     """objective, model, optim: values for these parts of the config. batch_size in images.
 
     warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then, which may be
-    later than a config's last step.
+    later than a config's last step. An epoch of the published codes ends with a smaller batch, which counts as a step.
     """
 
     objective: Mapping[str, Any]
@@ -51,7 +54,7 @@ class Preset:
 
     def apply(self, config: ml_collections.ConfigDict, images: int) -> None:
         """Writes itself into `config`. images: in a pass over the data."""
-        steps = images // self.batch_size
+        steps = math.ceil(images / self.batch_size)
         config.batch_size, config.model.z_dim = self.batch_size, self.z_dim
         config.model.update(self.model)
         config.objective.update(self.objective)
@@ -72,7 +75,7 @@ def _released(
     margin: float, weight_rec: float, weight_neg: float, z_dim: int, batch_size: int, warmup_epochs: int
 ) -> Preset:
     objective = {"name": "introvae", "alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec,
-                 "margin": margin, "hinge": "batch", "update_order": "alternating"}  # fmt: skip
+                 "margin": margin, "hinge": "batch", "update_order": "alternating", "warmup_beta": 2.0}  # fmt: skip
     return Preset(objective, z_dim, batch_size, warmup_epochs, model={"expand_equal": True})
 
 

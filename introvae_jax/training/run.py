@@ -58,6 +58,13 @@ class Run:
         shape = model.example_shape(self.config)
         return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
 
+    def objective_at(self, step: int) -> tuple[str, float]:
+        """The objective that follows `step` steps by name, and its beta: a plain VAE in the warm-up."""
+        objective = self.config.objective
+        if step < objective.warmup_steps:
+            return "vae", objective.warmup_beta or objective.beta
+        return objective.name, objective.beta
+
     def make_step(self, name: str, **changes: Any) -> feed.Step:
         """The step of the objective `name`, a pure function. changes: of the objective's settings; may be traced."""
         config = self.config

@@ -69,15 +69,15 @@ class Session:
         last = step >= config.steps
         if self._owes_scores(step):  # a stop or a kill cut it short
             last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
-        feed, name, compiled, saved = run.make_feed(step), "", set(), False
+        feed, objective, compiled, saved = run.make_feed(step), None, set(), False
         while not last:
-            due = "vae" if step < config.objective.warmup_steps else config.objective.name
-            if due != name:
-                name = due
-                feed.use(run.make_step(name))
+            due = run.objective_at(step)
+            if due != objective:
+                objective = due
+                feed.use(run.make_step(objective[0], beta=objective[1]))
             count = _steps_at_once(config, feed.longest, min(_next_stop(config, step) - step, self.trace.room(step)))
-            reporter.resume(compiles=(name, count) not in compiled)
-            compiled.add((name, count))
+            reporter.resume(compiles=(objective, count) not in compiled)
+            compiled.add((objective, count))
             with self.watch.expecting(f"step {step + 1}"), self.trace.steps_after(step):
                 state, terms = feed.advance(state, count)
                 step += count

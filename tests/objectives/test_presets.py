@@ -18,3 +18,10 @@ def test_parameter_counts_of_celebahq(argument):
 @pytest.mark.parametrize("argument", RELEASED)
 def test_the_released_code_updates_alternately(argument):
     assert celebahq.get_config(argument).objective.update_order == "alternating"
+
+
+def test_the_released_warm_up_at_1024():
+    """--num_vae=4 --trainsize=29000 --batchSize=12: a VAE with rec + kl, where rec is the squared error without 1/2."""
+    objective = celebahq.get_config("1024,released").objective
+    assert (objective.beta, objective.warmup_beta) == (2 * 0.01, 2.0)
+    assert objective.warmup_steps == 4 * 2_417  # an epoch's last batch has 8 images and counts
