@@ -21,7 +21,7 @@ NETWORKS = {
 }  # fmt: skip
 FORMS = [
     "legacy", "module", "module_legacy", "parallel", "parallel_legacy",
-    "nested", "nested_legacy", "nested_module", "nested_module_legacy",
+    "nested", "nested_legacy", "nested_module", "nested_module_legacy", "nested_module_0_4_1",
 ]  # fmt: skip
 
 
