@@ -60,8 +60,10 @@ def get_config() -> ml_collections.ConfigDict:
     optim.learning_rate = 2e-4  # Adam, both networks
     optim.beta1 = 0.9  # Adam's decay of the first moment
     optim.beta2 = 0.999  # Adam's decay of the second moment
+    optim.epsilon = 1e-8  # Adam's term beside the root of the second moment
     optim.schedule = "constant"  # "constant", "cosine" (to 0 at the last step) or "step"
-    optim.decay_steps = ()  # "step" only: the rate falls to a tenth at each of these steps
+    optim.decay_steps = ()  # "step" only: the rate is multiplied by decay_factor at each of these steps
+    optim.decay_factor = 0.1  # "step" only
     optim.clip_norm = 0.0  # clip each network's gradient to this global norm; 0 for no clipping
     optim.ema_decay = 0.999  # of the averaged weights that samples are drawn with
 

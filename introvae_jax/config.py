@@ -27,7 +27,7 @@ PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
 # What a run does whose stored config is older than the key.
-BEFORE = {"objective.warmup_beta": 0.0}
+BEFORE = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
@@ -42,14 +42,14 @@ _AT_LEAST_ONE = (
     "log.every", "log.pictures_every",
     "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
-_ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl")
+_ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl", "optim.epsilon", "optim.decay_factor")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
     "objective.match_x", "objective.match_z", "objective.warmup_beta",
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
     "checkpoint.rollbacks",
 )  # fmt: skip
-_BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
+_BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay", "optim.decay_factor")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
     "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",

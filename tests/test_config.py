@@ -76,6 +76,8 @@ BAD = {
     "model.block_norm": ("none", "'sum', 'branch'"),
     "optim.ema_decay": (1.0, "at least 0 and below 1"),
     "optim.learning_rate": (float("nan"), "a finite number"),
+    "optim.epsilon": (0.0, "above 0"),
+    "optim.decay_factor": (1.0, "at least 0 and below 1"),
     "optim.schedule": ("linear", "'constant', 'cosine', 'step'"),
     "model.norm": ("layer", "'batch', 'group', 'none'"),
     "model.dtype": ("float16", "'float32', 'bfloat16'"),
@@ -150,7 +152,7 @@ def test_a_resumed_run_may_change_its_length_and_logging_only():
 
 def test_a_run_from_before_a_key_resumes_as_it_began():
     """What a run without the key did is the key's neutral value: another one would train on with other numbers."""
-    neutral = {"objective.warmup_beta": 0.0}
+    neutral = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
     stored, config = config_lib.to_dict(load("digits")), load("digits")
     for key, value in neutral.items():
         section, name = key.split(".")

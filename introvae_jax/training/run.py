@@ -41,10 +41,13 @@ class Run:
         config = self.config
         self.networks = model.build_networks(config, self.replicas.axis_name)
         rate = optimizer.schedule(
-            config.optim.schedule, learning_rate=config.optim.learning_rate,
-            steps=config.steps, decay_steps=config.optim.decay_steps,
+            config.optim.schedule, learning_rate=config.optim.learning_rate, steps=config.steps,
+            decay_steps=config.optim.decay_steps, decay_factor=config.optim.decay_factor,
         )  # fmt: skip
-        options = {"beta1": config.optim.beta1, "beta2": config.optim.beta2, "clip_norm": config.optim.clip_norm}
+        options = {
+            "beta1": config.optim.beta1, "beta2": config.optim.beta2,
+            "epsilon": config.optim.epsilon, "clip_norm": config.optim.clip_norm,
+        }  # fmt: skip
         decoder_rate = optimizer.every(config.objective.decoder_updates, rate)
         self.optimizers = optimizer.create(rate, **options), optimizer.create(decoder_rate, **options)
         self.calibrate = calibrate.make_calibrator(*self.networks)
