@@ -9,7 +9,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of parameters, noise and data order
     config.steps = 100_000  # optimizer steps of each network, warm-up included
     config.batch_size = 16  # images per step, over all devices
-    config.accumulate = 1  # parts that a device's share of a batch is split into: less memory, the same batch
 
     data = config.data = ml_collections.ConfigDict()
     data.source = "folder"  # "digits" (embedded), "folder", "tfds" (of introvae_jax.prepare) or "density" (2-D)

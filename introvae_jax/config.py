@@ -31,6 +31,8 @@ BEFORE = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_fact
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
+REMOVED = {"accumulate": 1}  # former keys, with the value that changed nothing
+
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
     "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS,
@@ -38,7 +40,7 @@ _CHOICES = {
     "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
-    "steps", "batch_size", "accumulate", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
+    "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
     "log.every", "log.pictures_every",
     "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
@@ -105,9 +107,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
         _check_images(values, require)
     _check_eval(values, require)
-    if values["objective.name"] == "age":
-        require(values["accumulate"] == 1, "accumulate",
-                "1 for objective.name = 'age', whose KL is that of the whole batch")  # fmt: skip
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
@@ -165,11 +164,17 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
 
-    A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are passed over.
+    A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are ignored, unless the
+    run used a feature that this version no longer has.
     """
     old, new = BEFORE | flatten(stored), flatten(config)
-    may_change = MAY_CHANGE if new["model.norm"] == "batch" else (*MAY_CHANGE, "accumulate")  # each part's own moments
-    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(may_change)]
+    for key, unused in REMOVED.items():
+        if old.get(key, unused) != unused:
+            raise UserError(
+                f"{workdir} was trained with config.{key} = {old[key]!r}, which this version no longer has. Resume it "
+                "with the version that wrote it, or start over in another --workdir"
+            )
+    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(MAY_CHANGE)]
     if new["optim.schedule"] == "cosine":
         fixed.append("steps")  # the rate at every step depends on it
     changed = [f"config.{k}: {old[k]!r} there, {new[k]!r} now" for k in fixed if old[k] != new[k]]

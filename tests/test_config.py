@@ -60,7 +60,6 @@ BAD = {
     "data.crop": ("middle", '"WxH+X+Y"'),
     "data.cache": ("disk", "'host', 'device'"),
     "batch_size": (0, "1 or more"),
-    "accumulate": (0, "1 or more"),
     "checkpoint.rollbacks": (-1, "0 or more"),
     "seed": (2**32, "below 2**32"),
     "objective.name": ("gan", "'introvae', 'vae'"),
@@ -222,3 +221,11 @@ def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():
     config.eval.best = "active_units"
     with pytest.raises(UserError, match="another metric than active_units, which ranks nothing"):
         config_lib.validate(config)
+
+
+def test_a_run_that_used_a_removed_key_is_not_resumed():
+    config = load("digits")
+    stored = config_lib.to_dict(config)
+    config_lib.check_resume({**stored, "accumulate": 1}, config, "RUN")
+    with pytest.raises(UserError, match=r"RUN was trained with config.accumulate = 4, which this version no longer"):
+        config_lib.check_resume({**stored, "accumulate": 4}, config, "RUN")

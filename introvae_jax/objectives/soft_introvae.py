@@ -30,8 +30,6 @@ class SoftIntroVAE(base.Objective):
     beta_neg: float
     gamma: float
 
-    encoder_loss_is_linear = decoder_loss_is_linear = True  # exp(ELBO) is each image's own
-
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:

@@ -62,7 +62,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     Raises UserError if the compiler finds that the program needs more memory than a device has.
     """
     replicas = parallel.Replicas(tuple(devices), len(devices))
-    replicas.check_batch(config.batch_size, config.accumulate)
+    replicas.check_batch(config.batch_size)
     run = run_without_images(config, replicas)
     mesh = replicas.sharding.mesh
     whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)

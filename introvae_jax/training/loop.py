@@ -44,7 +44,7 @@ def train(
     config_lib.validate(config)
     trace = Trace(profile)
     replicas = parallel.replicas()
-    replicas.check_batch(config.batch_size, config.accumulate)
+    replicas.check_batch(config.batch_size)
     workdir = disk.place(workdir)
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)

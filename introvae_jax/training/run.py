@@ -54,8 +54,7 @@ class Run:
         count = config.checkpoint.calibration_batches * config.batch_size
         order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class
         rows = order[np.arange(count) % len(order)]
-        # as few at a time as a step normalises together
-        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches * config.accumulate)
+        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
 
     def fresh_state(self) -> state_lib.State:
         shape = model.example_shape(self.config)
@@ -76,7 +75,7 @@ class Run:
             *self.networks, objective, self.optimizers, self.replicas,
             update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
             mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
-            decoder_updates=config.objective.decoder_updates, parts=config.accumulate,
+            decoder_updates=config.objective.decoder_updates,
         )  # fmt: skip
 
     def make_feed(self, start: int) -> feed.Feed:
@@ -147,8 +146,8 @@ class Run:
         config = self.config
         return (
             f"out of memory with {config.batch_size // self.replicas.count} images of {config.data.size} pixels on "
-            f"each {self.replicas.local[0].device_kind}. A larger --config.accumulate, "
-            "--config.model.remat=True or a smaller --config.batch_size take less (docs/memory.md)"
+            f"each {self.replicas.local[0].device_kind}. --config.model.remat=True "
+            "or a smaller --config.batch_size take less (docs/memory.md)"
         )
 
     def advice_on_non_finite(self) -> str:
