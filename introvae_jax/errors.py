@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 import contextlib
 import io
+import os
 import sys
 import types
 from typing import Any
 
 from absl import app, flags, logging
+
+from introvae_jax import progress
 
 AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
 
@@ -44,6 +47,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
         try:
+            progress.start(os.environ)
+        except ValueError as error:
+            fail(str(error))
+        try:
             main(argv)
         except UserError as error:
             if flags.FLAGS.verbosity >= 1:
@@ -75,14 +82,19 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def warn(message: str) -> None:
-    """One line on stderr for what the user should know and the run survives."""
-    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
+    """One line on stderr, of the main process, for what the user should know and the run survives."""
+    progress.say(f"introvae_jax: warning: {message}")
 
 
 def fail(message: str, status: int = 1) -> None:
     """Ends the process with `message` and the exit status."""
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    say(message)
     sys.exit(status)
+
+
+def say(message: str) -> None:
+    """One line on stderr for what ends this process, whichever of several it is."""
+    progress.say(f"introvae_jax: error: {progress.console.label}{message}", always=True)
 
 
 def one_line(error: Exception) -> str:
