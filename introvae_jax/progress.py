@@ -35,8 +35,10 @@ NUMBERS = ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID", "OMPI_COMM_
 class Phase(contextlib.AbstractContextManager):
     """One phase, from its creation to `close`. done: how many of `total` (None if unknown) are done."""
 
-    def __init__(self, console: "Console", doing: str, total: int | None, unit: str, done: int, stays: bool):
-        self.doing, self.total, self.unit, self.done, self.stays = doing, total, unit, done, stays
+    def __init__(
+        self, console: "Console", since: float, doing: str, total: int | None, unit: str, done: int, stays: bool
+    ):
+        self.since, self.doing, self.total, self.unit, self.done, self.stays = since, doing, total, unit, done, stays
         self.announced, self.bar = False, None
         self._console = console
 
@@ -108,8 +110,7 @@ class Console:
         self, doing: str, total: int | None, unit: str, *, done: int = 0, at_once: bool = False, stays: bool = False
     ) -> Phase:
         """A phase that begins now."""
-        phase = Phase(self, doing, total, unit, done, stays)
-        phase.since = self._clock()
+        phase = Phase(self, self._clock(), doing, total, unit, done, stays)
         with self._lock:
             self._phases.append(phase)
             if at_once or self._after == 0:

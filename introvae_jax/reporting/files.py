@@ -13,8 +13,10 @@ from introvae_jax import config as config_lib
 def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes config.json, prints what has changed in it, and opens log.txt.
 
-    A bucket gets no log.txt: nothing can be appended there, and its jobs keep what they print.
+    A bucket gets no log.txt: nothing can be appended there, and its jobs keep what they print. Raises OSError if the
+    directory cannot be written, UserError if there is no space.
     """
+    disk.require_space(workdir, 0, "the log")
     if not bucket.is_bucket(workdir):
         progress.log_to(workdir / "log.txt")
     path = workdir / "config.json"

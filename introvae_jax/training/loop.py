@@ -67,14 +67,14 @@ def train(
                 print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
             return True
         watch.keep(last_good(checkpoints))
-        if jax.process_index() == 0:
-            files.begin(config, workdir)
         stack.callback(checkpoints.close)
         stack.push(processes.leave_on_error)
         stack.enter_context(stop)
         session = Session(run, checkpoints, scoring, stop, watch, trace)
         rollbacks = Rollbacks(workdir, start)
         try:
+            if jax.process_index() == 0:
+                files.begin(config, workdir)
             while True:
                 try:
                     return session.advance(rollbacks.with_other_noise(state))
