@@ -46,10 +46,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
-        try:
-            progress.start(os.environ)
-        except ValueError as error:
-            fail(str(error))
+        announce()
         try:
             main(argv)
         except UserError as error:
@@ -61,6 +58,14 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     sys.excepthook, sys.unraisablehook = _tell, _tell_unraisable
     app.run(guarded, flags_parser=parse)
+
+
+def announce() -> None:
+    """Phases are announced from now on; for a command whose imports take long, before `run`."""
+    try:
+        progress.start(os.environ)
+    except ValueError as error:
+        fail(str(error))
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:

@@ -14,7 +14,13 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from introvae_jax import disk, errors, model, pictures, plots, programs, progress
+from introvae_jax import errors, progress
+
+if __name__ == "__main__":
+    errors.announce()
+    IMPORTING = progress.phase("importing JAX and its libraries")
+
+from introvae_jax import disk, model, pictures, plots, programs
 from introvae_jax.data import densities, folder, source
 from introvae_jax.data.forms import files
 
@@ -137,5 +143,6 @@ def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
 
 
 if __name__ == "__main__":
+    IMPORTING.close()
     flags.mark_flag_as_required("workdir")
     errors.run(main)
