@@ -142,9 +142,11 @@ class Console:
                     else:
                         self._announce(phase)
                 return
-            phase, wait = (lasting or self._phases)[-1], REPEAT
-            if lasting:
-                wait = min(max(REPEAT, (now - phase.since) / 60), RARELY) if phase.announced else self._after
+            phase = (lasting or self._phases)[-1]
+            if phase.announced:
+                wait = min(max(REPEAT, (now - phase.since) / 60), RARELY)
+            else:  # after several short ones a short one is announced too
+                wait = self._after if lasting else self._after + 1
             if now - self._said >= wait:
                 self._announce(phase)
 
