@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 import contextlib
 import io
+import os
 import sys
 import types
 from typing import Any
 
 from absl import app, flags, logging
+
+from introvae_jax import progress
 
 AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
 
@@ -43,6 +46,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
+        announce()
         try:
             main(argv)
         except UserError as error:
@@ -54,6 +58,14 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     sys.excepthook, sys.unraisablehook = _tell, _tell_unraisable
     app.run(guarded, flags_parser=parse)
+
+
+def announce() -> None:
+    """Phases are announced from now on; for a command whose imports take long, before `run`."""
+    try:
+        progress.start(os.environ)
+    except ValueError as error:
+        fail(str(error))
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
@@ -75,14 +87,19 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def warn(message: str) -> None:
-    """One line on stderr for what the user should know and the run survives."""
-    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
+    """One line on stderr, of the main process, for what the user should know and the run survives."""
+    progress.say(f"introvae_jax: warning: {message}")
 
 
 def fail(message: str, status: int = 1) -> None:
     """Ends the process with `message` and the exit status."""
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    say(message)
     sys.exit(status)
+
+
+def say(message: str) -> None:
+    """One line on stderr for what ends this process, whichever of several it is."""
+    progress.say(f"introvae_jax: error: {progress.console.label}{message}", always=True)
 
 
 def one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ The table and a record with the protocol of each figure go to RUN/evaluations/. 
 
 from absl import flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 DEFAULT_METRICS = "fid,reconstruction"  # of a model; of a set of images "fid"
 
@@ -48,10 +48,12 @@ _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a 
 
 def main(_) -> None:
     """Scores what the flags name."""
-    from introvae_jax import programs  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.evaluation import job
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax import programs
+        from introvae_jax.evaluation import job
 
-    programs.keep()
+    with progress.phase("starting the devices"):
+        programs.keep()
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     options = job.Options(

@@ -6,6 +6,7 @@
 Any key of the config can be set on the command line: --config.batch_size=64.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -13,7 +14,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with its argument after a colon if it takes one."
@@ -39,14 +40,21 @@ _PROFILE = flags.DEFINE_string(
 
 def main(_) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax import processes, programs
-    from introvae_jax.training import loop
+    number = progress.process_number(os.environ) if _PROCESS.value is None else _PROCESS.value
+    progress.of_process(number)
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        import jax
+
+        from introvae_jax import config as config_lib
+        from introvae_jax import processes, programs
+        from introvae_jax.training import loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     config_lib.require_file(argument)
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
-    programs.keep()
+    progress.of_process(jax.process_index() if processes.several() else None)
+    with progress.phase("starting the devices"):
+        programs.keep()
     trained = loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument),
         patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,

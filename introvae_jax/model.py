@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax import progress
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.nets import mlp, residual
@@ -105,7 +106,7 @@ class Model:
         elif not np.issubdtype(images.dtype, np.floating):
             raise ValueError(f"images of type {images.dtype}: this model takes uint8, or floats in [0, 1]")
         encode = functools.partial(_apply, self._encoder, self.encoder_variables)
-        return self._in_batches(encode, images.astype(np.float32))
+        return self._in_batches(encode, images.astype(np.float32), "encoding")
 
     def decode(self, z: np.ndarray, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
         """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
@@ -115,7 +116,7 @@ class Model:
         """
         variables = self.decoder_rec_variables if posterior else self.decoder_variables
         decode = functools.partial(_apply, self._decoder, variables)
-        images = self._in_batches(decode, np.asarray(z, np.float32))
+        images = self._in_batches(decode, np.asarray(z, np.float32), "decoding")
         return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
@@ -133,16 +134,18 @@ class Model:
                 raise UserError(f"seed {seed}: must be at least 0 and below 2**32")
         return np.asarray(_normal(jnp.asarray(seeds, jnp.uint32), self.z_dim))
 
-    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray) -> Any:
+    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray, doing: str) -> Any:
         """`function` over slices of one size (the last is padded), so that one compiled program serves all."""
         if len(x) == 0:
             raise ValueError("no images: one or more are needed")
         outputs = []
-        for start in range(0, len(x), self.batch_size):
-            part = x[start : start + self.batch_size]
-            padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
-            result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
-            outputs.append(result)
+        with progress.phase(doing, len(x), "images") as batches:
+            for start in range(0, len(x), self.batch_size):
+                part = x[start : start + self.batch_size]
+                padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
+                result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
+                outputs.append(result)
+                batches.advance(len(part))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
 
 
@@ -193,8 +196,9 @@ def load(
     """
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r}: must be one of {', '.join(WEIGHTS)}")
-    checkpoints = Checkpoints(workdir)
-    steps = checkpoints.steps()
+    with progress.phase(f"opening {workdir}"):
+        checkpoints = Checkpoints(workdir)
+        steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir}: no checkpoint yet")
     if step == "best":
@@ -216,8 +220,9 @@ def load(
     template = {
         name: {field: jax.eval_shape(net.init, jax.random.key(0), x)["params"]} for name, (net, x) in inputs.items()
     }
-    players, statistics = checkpoints.restore_model(step, template)
-    checkpoints.close()
+    with progress.phase(f"loading the checkpoint of step {step}"):
+        players, statistics = checkpoints.restore_model(step, template)
+        checkpoints.close()
     return Model.create(
         config, players["encoder"][field], players["decoder"][field], statistics[weights],
         step=step, weights=weights, batch_size=batch_size, data_identity=stored["data_identity"],

@@ -13,7 +13,7 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with its argument after a colon if it takes one."
@@ -33,8 +33,9 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 def main(_) -> None:
     """Plans what the flags name."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA finds that compiling takes long, at length
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.planning import job, report
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax import config as config_lib
+        from introvae_jax.planning import job, report
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     config_lib.require_file(argument)

@@ -14,7 +14,13 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from introvae_jax import disk, errors, model, pictures, plots, programs
+from introvae_jax import errors, progress
+
+if __name__ == "__main__":
+    errors.announce()
+    IMPORTING = progress.phase("importing JAX and its libraries")
+
+from introvae_jax import disk, model, pictures, plots, programs
 from introvae_jax.data import densities, folder, source
 from introvae_jax.data.forms import files
 
@@ -36,7 +42,8 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes 
 
 def main(_) -> None:
     """Makes the picture or pictures that the flags ask for."""
-    programs.keep()
+    with progress.phase("starting the devices"):
+        programs.keep()
     trained = model.load(
         _WORKDIR.value, step=model.parse_step(_STEP.value), weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value
     )
@@ -61,10 +68,12 @@ def _sample(trained: model.Model, out: pathlib.Path) -> None:
         return
     if out.suffix.lower() == ".csv":
         raise errors.UserError(f"--out={out}: a folder or NAME.png; numbers are for models of points")
-    for start in range(first, first + num, trained.batch_size):
-        size = min(trained.batch_size, first + num - start)
-        for seed, image in enumerate(pictures.to_uint8(trained.sample(size, start)), start):
-            pictures.save(pictures.to_image(image), out / f"seed_{seed:06d}.png")
+    with progress.phase("sampling", num, "images") as sampling:
+        for start in range(first, first + num, trained.batch_size):
+            size = min(trained.batch_size, first + num - start)
+            for seed, image in enumerate(pictures.to_uint8(trained.sample(size, start)), start):
+                pictures.save(pictures.to_image(image), out / f"seed_{seed:06d}.png")
+                sampling.advance()
 
 
 def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) -> None:
@@ -87,8 +96,10 @@ def _reconstruct(trained: model.Model, out: pathlib.Path) -> None:
     if _is_picture(out):
         pictures.save(pictures.pairs(originals / 255.0, copies), out)
         return
-    for name, image in zip(names, pictures.to_uint8(copies), strict=False):
-        pictures.save(pictures.to_image(image), out / f"{name}.png")
+    with progress.phase("writing images", len(copies)) as writing:
+        for name, image in zip(names, pictures.to_uint8(copies), strict=False):
+            pictures.save(pictures.to_image(image), out / f"{name}.png")
+            writing.advance()
 
 
 def _interpolate(trained: model.Model, out: pathlib.Path) -> None:
@@ -132,5 +143,6 @@ def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
 
 
 if __name__ == "__main__":
+    IMPORTING.close()
     flags.mark_flag_as_required("workdir")
     errors.run(main)

@@ -6,9 +6,8 @@ import itertools
 import os
 
 import numpy as np
-import tqdm
 
-from introvae_jax import disk
+from introvae_jax import disk, progress
 from introvae_jax.data import forms, images
 from introvae_jax.data.forms.base import Form, digest
 from introvae_jax.errors import UserError, warn
@@ -90,7 +89,7 @@ def decode_all(form: Form, target: images.Target, *, keep: bool = True) -> dict[
     count = len(form.names)
     good, skipped, converted = {}, [f"{name} ({why})" for name, why in form.passed_over if why != "hidden"], []
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = tqdm.tqdm(pool.map(decode, range(count)), "reading images", count, delay=2, leave=False, disable=None)
+        results = progress.counted(pool.map(decode, range(count)), "reading images", count)
         for i, (array, changes, reason) in enumerate(results):
             if array is not None:
                 good[i] = array if keep else None

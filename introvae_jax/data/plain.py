@@ -5,8 +5,8 @@ from concurrent import futures
 import os
 
 import numpy as np
-import tqdm
 
+from introvae_jax import progress
 from introvae_jax.data import forms, images
 from introvae_jax.data.forms.base import Form, digest
 from introvae_jax.errors import UserError, warn
@@ -44,7 +44,7 @@ def open_plain(place: str, target: images.Target | None = None) -> tuple[Plain, 
     form = forms.open_form(place, size=target.size if target else 1024)
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda i: _shape(form, i), range(len(form.names)))
-        shapes = list(tqdm.tqdm(found, "reading headers", len(form.names), delay=2, leave=False, disable=None))
+        shapes = list(progress.counted(found, "reading headers", len(form.names)))
     entries = [i for i, shape in enumerate(shapes) if isinstance(shape, tuple)]
     if not entries:
         raise UserError(f"{place}: no images there (png, jpg or webp)")

@@ -7,11 +7,12 @@ import pathlib
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk, processes
+from introvae_jax import bucket, disk, processes, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
+from introvae_jax.reporting import files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training import parallel
@@ -46,11 +47,15 @@ def train(
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
     workdir = disk.place(workdir)
-    run = Run(config, workdir, source.open_splits(config.data), replicas)
+    with progress.phase("opening the images"):
+        splits = source.open_splits(config.data)
+    run = Run(config, workdir, splits, replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)
-    scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
+    with progress.phase("preparing the metrics"):
+        scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
     processes.require_shared(workdir)
-    checkpoints = _open_checkpoints(workdir, config)
+    with progress.phase("opening the checkpoints"):
+        checkpoints = _open_checkpoints(workdir, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(watch)
         stack.push(processes.leave_on_error)
@@ -58,7 +63,8 @@ def train(
         start = int(state.step)
         owes = scoring is not None and start and scores_at(config, start) and not checkpoints.is_scored(start)
         if start >= config.steps and not owes:
-            print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
+            if jax.process_index() == 0:
+                print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
             return True
         watch.keep(last_good(checkpoints))
         stack.callback(checkpoints.close)
@@ -67,6 +73,8 @@ def train(
         session = Session(run, checkpoints, scoring, stop, watch, trace)
         rollbacks = Rollbacks(workdir, start)
         try:
+            if jax.process_index() == 0:
+                files.begin(config, workdir)
             while True:
                 try:
                     return session.advance(rollbacks.with_other_noise(state))
@@ -113,7 +121,8 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
 
     Damaged ones are moved out of the way.
     """
-    state = run.replicas.replicate(jax.jit(run.fresh_state)())  # compiled: a third faster than one call at a time
+    with progress.phase("creating the networks"):
+        state = run.replicas.replicate(jax.jit(run.fresh_state)())  # compiled: a third faster than one call at a time
     steps = checkpoints.steps()
     for step in reversed(steps):
         try:
@@ -125,7 +134,8 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
                     f"{run.workdir} was trained on other images than {place!r} holds now. "
                     "Restore them, or start over in another --workdir"
                 )
-            return run.replicas.to_local(checkpoints.restore_state(step, run.replicas.to_global(state)))
+            with progress.phase(f"loading the checkpoint of step {step}"):
+                return run.replicas.to_local(checkpoints.restore_state(step, run.replicas.to_global(state)))
         except Damaged as error:
             aside = checkpoints.set_aside(step)
             warn(f"{error}; moved to {aside}")

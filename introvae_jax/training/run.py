@@ -16,7 +16,7 @@ from introvae_jax.data import source
 from introvae_jax.evaluation.scores import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
-from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.logging import NO_TERMS, Reporter
 from introvae_jax.training import calibrate, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
@@ -48,6 +48,7 @@ class Run:
             "beta1": config.optim.beta1, "beta2": config.optim.beta2,
             "epsilon": config.optim.epsilon, "clip_norm": config.optim.clip_norm,
         }  # fmt: skip
+        self._rate = rate
         decoder_rate = optimizer.every(config.objective.decoder_updates, rate)
         self.optimizers = optimizer.create(rate, **options), optimizer.create(decoder_rate, **options)
         self.calibrate = calibrate.make_calibrator(*self.networks)
@@ -55,6 +56,10 @@ class Run:
         order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class
         rows = order[np.arange(count) % len(order)]
         self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
+
+    def learning_rate(self, step: int) -> float:
+        """That of step `step`, counted from 1."""
+        return float(self._rate(max(step - 1, 0)))
 
     def fresh_state(self) -> state_lib.State:
         shape = model.example_shape(self.config)
@@ -138,7 +143,7 @@ class Run:
         records = pictures.read_records(self.workdir / "metrics.jsonl")
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
         scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
-        shown = [name for name in headlines(scored) if name not in ("step", "kimg")][:MOST_SCORES]
+        shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
         plots.curves(records, self.workdir / "curves.png", margin, shown)
 
     def advice_on_memory(self) -> str:

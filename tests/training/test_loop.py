@@ -1,5 +1,7 @@
 """Whole runs as a user starts them: killed, stopped, resumed, refused."""
 
+import datetime
+import json
 import pathlib
 import random
 import shutil
@@ -55,6 +57,16 @@ def unbroken(tmp_path_factory, one_device):
     command = [sys.executable, "-m", "introvae_jax.main", *TINY, "--config.steps=150", f"--workdir={workdir}"]
     subprocess.run(command, cwd=ROOT, env=one_device, check=True, timeout=300, capture_output=True)
     return workdir
+
+
+def test_the_work_directory_can_be_read_without_this_package(unbroken):
+    config = json.loads((unbroken / "config.json").read_text())
+    assert (config["steps"], config["model"]["channels"]) == (150, [4, 4, 8])
+    lines = (unbroken / "log.txt").read_text().splitlines()
+    times = [datetime.datetime.fromisoformat(line[:19]) for line in lines]
+    assert times == sorted(times)
+    assert sum(" step 150/150 | " in line for line in lines) == 1
+    assert " done: " in lines[-1]
 
 
 def test_a_run_leaves_everything_behind(unbroken):

@@ -90,7 +90,7 @@ def test_records_of_evaluations(unbroken):
         30,
     ]
     (events,) = (unbroken / "tensorboard").iterdir()
-    for name in (b"eval/swd200", b"eval/swd200_16", b"eval/msssim20", b"loss_rec"):
+    for name in (b"eval/swd200", b"eval/swd200_16", b"eval/msssim20", b"loss/rec"):
         assert name in events.read_bytes()
     said = (unbroken / "said.txt").read_text()
     assert f"step 20/30 | evaluation | swd200 {found[1]['swd200']:.5g} | msssim20 {found[1]['msssim20']:.5g}" in said
