@@ -10,9 +10,10 @@ import jax
 import ml_collections
 
 from introvae_jax import model, processes
+from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.reporting.health import Health
-from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.logging import NonFinite, Reporter
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
@@ -103,6 +104,8 @@ class Session:
             if not (saves or draws):
                 continue
             statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            if saves and (poisoned := digests.non_finite({"state": state, "statistics": statistics})):
+                raise NonFinite(f"{poisoned} is not finite at step {step}")
             if draws and leads:
                 run.draw_pictures(state, statistics["ema"], reporter)
             reporter.flush()  # what a checkpoint follows is there before it
