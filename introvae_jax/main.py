@@ -33,6 +33,9 @@ _PEER_TIMEOUT = flags.DEFINE_float(
 _STALL_TIMEOUT = flags.DEFINE_float(
     "stall_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
 )
+_ALLOW_RESTART = flags.DEFINE_bool(
+    "allow_restart", False, "Train from step 0 where earlier progress is found but no usable checkpoint."
+)
 _PROFILE = flags.DEFINE_string(
     "profile", "", "Steps FIRST:LAST to trace, into WORKDIR/profile, for XProf, TensorBoard or Perfetto."
 )
@@ -58,6 +61,7 @@ def main(_) -> None:
     trained = loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument),
         patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,
+        allow_restart=_ALLOW_RESTART.value,
     )  # fmt: skip
     if not trained:
         sys.exit(errors.AGAIN)

@@ -11,9 +11,10 @@ import jax
 import ml_collections
 
 from introvae_jax import model, processes, progress
+from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.reporting.health import Health
-from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.logging import NonFinite, Reporter
 from introvae_jax.reporting.time_left import Pauses
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training.run import Run
@@ -115,6 +116,8 @@ class Session:
                 continue
             with self._pause("statistics", "measuring BatchNorm statistics"):
                 statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            if saves and (poisoned := digests.non_finite({"state": state, "statistics": statistics})):
+                raise NonFinite(f"{poisoned} is not finite at step {step}")
             if draws and leads:
                 with self._pause("pictures", "drawing pictures"):
                     run.draw_pictures(state, statistics["ema"], reporter)
