@@ -160,11 +160,14 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         return self._restore_arrays(step, state=ocp.args.StandardRestore(target)).state
 
-    def restore_model(self, step: int, template: Any) -> tuple[Any, Any]:
-        """The part of the state that `template` (arrays' shapes) names, and the statistics, as numpy arrays.
+    def restore_model(self, step: int, template: Any, statistics: Any) -> tuple[Any, Any]:
+        """The part of the state that `template` names, and all statistics, as numpy arrays.
 
-        Raises as `restore_state` does.
+        template, statistics: shapes that the checkpoint must have, which is asked before anything is read.
+        Raises UserError if it has others, and as `restore_state` does.
         """
+        for item, expected in (("state", template), ("statistics", statistics)):
+            self._require_shapes(step, item, expected)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
         part = ocp.args.PyTreeRestore(item=template, restore_args=as_numpy, partial_restore=True)
         restored = self._restore_arrays(step, state=part)
@@ -220,6 +223,25 @@ class Checkpoints:
         for folder in self.directory.iterdir():
             if folder.name.startswith(f"{self._saving}{manager.TEMPORARY}"):
                 files.write_manifest(folder)
+
+    def _require_shapes(self, step: int, item: str, expected: Any) -> None:
+        """Raises UserError unless the checkpoint lists every array of `expected` with its shape."""
+        if not jax.tree.leaves(expected):
+            return
+        place = self.directory / str(step) / item
+        try:
+            stored = ocp.PyTreeCheckpointHandler().metadata(place).tree
+        except Exception as error:  # as in `_restore`
+            raise self._explain(step, error) from error
+        arrays = zip(digests.paths(stored), jax.tree.leaves(stored), strict=True)
+        there = {path: tuple(leaf.shape) for path, leaf in arrays if hasattr(leaf, "shape")}  # empty nodes have none
+        for path, leaf in zip(digests.paths(expected), jax.tree.leaves(expected), strict=True):
+            if there.get(path) != leaf.shape:
+                found = f"has shape {list(there[path])}" if path in there else "is missing"
+                raise UserError(
+                    f"{place}: {path} {found}, and by the checkpoint's config it must have {list(leaf.shape)}; the two "
+                    "are not of one model"
+                )
 
     def _restore_arrays(self, step: int, **items: Any) -> Any:
         """`items` and the statistics, compared with their checksums and checked for non-finite numbers."""

@@ -176,11 +176,12 @@ def test_durations():
 def test_grids_and_pairs_put_images_where_they_belong():
     images = np.stack([np.full((4, 4, 3), value) for value in (0.0, 0.2, 0.4, 0.6)]).astype(np.float32)
     grid = np.asarray(pictures.grid(images))
-    assert grid.shape == (10, 10, 3)
-    assert [grid[0, 0, 0], grid[0, 9, 0], grid[9, 0, 0], grid[9, 9, 0]] == [0, 51, 102, 153]
-    assert grid[4, 4, 0] == 255  # the gap
+    assert grid.shape == (2 * 128 + 2, 2 * 128 + 2, 3)  # 32 times as large
+    assert [grid[y, x, 0] for y in (0, 127, 130) for x in (0, 127, 130)] == [0, 0, 51] * 2 + [102, 102, 153]
+    assert grid[128, 5, 0] == grid[5, 129, 0] == 255  # the gap
     pairs = np.asarray(pictures.pairs(images[:2, ..., :1], images[2:, ..., :1]))
-    assert [pairs[0, x] for x in (0, 6, 12, 18)] == [0, 102, 51, 153]
+    assert pairs.shape == (16 + 128, 4 * 130 - 2)
+    assert [pairs[16, 130 * x] for x in range(4)] == [0, 102, 51, 153]
 
 
 def test_curves_of_a_single_record_show_it(tmp_path):

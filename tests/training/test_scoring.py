@@ -175,7 +175,7 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path):
 def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics = 10, ("swd16k",)
-    with pytest.raises(UserError, match="swd16k needs 16,384 real images, and there are 4,500: ask for swd4500"):
+    with pytest.raises(UserError, match="swd16k needs 16,000 real images, and there are 4,500: ask for swd4500"):
         loop.train(config, tmp_path / "run")
     config = digits.get_config("age")
     config.eval.every, config.eval.metrics = 10, ("likelihood8",)
