@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk
-from introvae_jax.data import images, quick
+from introvae_jax.data import images, quick, tfds_files
 from introvae_jax.errors import UserError, one_line
 
 DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
@@ -63,9 +63,13 @@ def open_splits(
     import tensorflow_datasets as tfds
 
     directory = _version_of(data_dir(path), name)
+    tfds_files.require_safe(directory)
     try:
         builder = tfds.builder_from_directory(directory)
+        tfds_files.require_inside(builder)
         sources = builder.as_data_source(deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    except UserError:
+        raise
     except Exception as error:  # TFDS has many ways to stumble over a damaged or foreign folder
         reason = one_line(error)[:200]
         raise UserError(f"{directory}: not a data set in ArrayRecord form ({reason}); {PREPARE}") from error
