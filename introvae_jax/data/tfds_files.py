@@ -41,7 +41,9 @@ def require_inside(builder: Any) -> None:
     for split in builder.info.splits.values():
         for shard in map(pathlib.Path, split.filepaths):
             if shard.parent != directory or not shard.is_file():
-                raise UserError(f"{directory}: its split {split.name} is in {shard}, which is not a file of the data set")
+                raise UserError(
+                    f"{directory}: its split {split.name} is in {shard}, which is not a file of the data set"
+                )
 
 
 def _classes(value: Any) -> Iterator[str]:

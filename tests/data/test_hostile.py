@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import sys
+import time
 
+import h5py
 import miniatures
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_a_tfds_set_reads_no_other_set(field, way, tfds_dir, tmp_path):
     else:
         info[field] = f"../../private/faces/{secret.name}/faces"
     path.write_text(json.dumps(info))
-    with pytest.raises(UserError, match="not a file of the data set|not a data set in ArrayRecord form"):
+    with pytest.raises(UserError, match=r"not a file of the data set|not a data set in ArrayRecord form"):
         train_on(tmp_path) if way == "training" else forms.open_form("tfds:faces", size=32)
 
 
@@ -108,3 +110,87 @@ def test_a_set_of_tfds_itself_passes(tfds_dir, tmp_path):
     np.testing.assert_array_equal(splits.train[np.arange(8)], SMALL[:8])
     assert len(forms.open_form("tfds:faces", size=32).names) == 12
     assert pathlib.Path(tfds_dir, "features.json").exists()
+
+
+# HDF5
+
+
+def external_storage(file, secret):
+    size = secret.stat().st_size
+    file.create_dataset("data64x64", (size // 12288, 3, 64, 64), np.uint8, external=[(str(secret), 0, size)])
+
+
+def external_link(file, secret):
+    file["data64x64"] = h5py.ExternalLink(str(secret), "data64x64")
+
+
+def soft_link(file, secret):
+    file["away"] = h5py.ExternalLink(str(secret), "/")
+    file["data64x64"] = h5py.SoftLink("/away/data64x64")
+
+
+def virtual(file, secret):
+    layout = h5py.VirtualLayout((12, 3, 64, 64), np.uint8)
+    layout[:] = h5py.VirtualSource(str(secret), "data64x64", (12, 3, 64, 64))
+    file.create_virtual_dataset("data64x64", layout)
+
+
+def virtual_without_end(file, secret):
+    layout = h5py.VirtualLayout((12, 3, 64, 64), np.uint8, maxshape=(None, 3, 64, 64))
+    source = h5py.VirtualSource(str(secret), "data64x64", (12, 3, 64, 64), maxshape=(None, 3, 64, 64))
+    layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+    file.create_virtual_dataset("data64x64", layout)
+
+
+OUTSIDE = [external_storage, external_link, soft_link, virtual, virtual_without_end]
+
+
+@pytest.mark.parametrize("make", OUTSIDE)
+@pytest.mark.parametrize("fifo", [False, True], ids=["a file", "a FIFO"])
+def test_hdf5_reads_no_other_file_and_waits_for_no_fifo(make, fifo, tmp_path):
+    secret = miniatures.progan_hdf5(tmp_path / "secret.h5", miniatures.arrays(12))
+    with h5py.File(tmp_path / "sets.h5", "w") as file:
+        make(file, secret)
+    if fifo:
+        secret.unlink()
+        os.mkfifo(secret)
+    with pytest.raises(UserError, match=r"`(data64x64|away)` is (a|stored).*may read no other file"):
+        forms.open_form(tmp_path / "sets.h5", size=64)
+
+
+def test_hdf5_with_a_soft_link_within_is_refused_by_name(tmp_path):
+    path = miniatures.progan_hdf5(tmp_path / "sets.h5", miniatures.arrays(2))
+    with h5py.File(path, "a") as file:
+        file["again"] = h5py.SoftLink("/data64x64")
+    with pytest.raises(UserError, match="`again` is a link"):
+        forms.open_form(path, size=64)
+
+
+BOMBS = {
+    "declares 1099511627776x3x64x64 values": {"shape": (2**40, 3, 64, 64), "chunks": (1, 3, 64, 64)},
+    "declares 1099511627776x3x0x0 values": {"shape": (2**40, 3, 0, 0), "maxshape": (None, 3, None, None)},
+    "declares 20000x3x1024x1024 values": {"shape": (20_000, 3, 1024, 1024), "chunks": (1, 3, 1024, 1024)},
+    "chunks of 3072 MiB": {"shape": (1024, 3, 1024, 1024), "chunks": (1024, 3, 1024, 1024), "compression": "gzip"},
+}
+
+
+@pytest.mark.parametrize("words", BOMBS)
+def test_hdf5_of_a_huge_declared_size_is_refused_at_once(words, tmp_path):
+    with h5py.File(tmp_path / "sets.h5", "w") as file:
+        file.create_dataset("data64x64", dtype=np.uint8, **BOMBS[words])
+        if "chunks" in words:  # as large as what it declares
+            file["padding"] = np.zeros(2**22, np.uint8)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=words):
+        forms.open_form(tmp_path / "sets.h5", size=64)
+    assert time.monotonic() - start < 5
+
+
+def test_hdf5_packed_by_a_filter_that_would_be_loaded_is_refused(tmp_path):
+    with h5py.File(tmp_path / "sets.h5", "w") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((1, 3, 64, 64))
+        layout.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
+        h5py.h5d.create(file.id, b"data64x64", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((1, 3, 64, 64)), layout)
+    with pytest.raises(UserError, match="is packed by filter 32015; only deflate"):
+        forms.open_form(tmp_path / "sets.h5", size=64)
