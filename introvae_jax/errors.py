@@ -76,13 +76,19 @@ def _is_late(error: BaseException | None) -> bool:
 
 def warn(message: str) -> None:
     """One line on stderr for what the user should know and the run survives."""
-    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
+    print(f"introvae_jax: warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def fail(message: str, status: int = 1) -> None:
     """Ends the process with `message` and the exit status."""
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    print(f"introvae_jax: error: {printable(message)}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters and bytes that are not UTF-8 escaped: a terminal obeys some of them."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def one_line(error: Exception) -> str:

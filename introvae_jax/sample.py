@@ -15,8 +15,7 @@ from absl import flags
 import numpy as np
 
 from introvae_jax import disk, errors, model, pictures, plots, programs
-from introvae_jax.data import densities, folder, source
-from introvae_jax.data.forms import files
+from introvae_jax.data import densities, folder, forms, images, source
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is used.")
 _STEP = flags.DEFINE_string("step", "latest", 'Step of another checkpoint, or "best".')
@@ -27,7 +26,7 @@ _NUM = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first sample; the next has the next one.", lower_bound=0)
 _SEEDS = flags.DEFINE_list("seeds", None, "interpolate: the two seeds to go between, for instance 3,7.")
-_IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder of images, or files after commas.")
+_IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder or archive of images, or files.")
 _OUT = flags.DEFINE_string(
     "out", None, "A folder for single PNGs, or NAME.png for one picture, the default; NAME.csv for points."
 )
@@ -122,11 +121,12 @@ def _two_seeds(words: list[str]) -> list[int]:
 def _read_images(trained: model.Model) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     if not _IMAGES.value:
-        raise errors.UserError(f"--mode={_MODE.value} needs --images=DIR, a folder of images, or files after commas")
-    form = files.open_places(_IMAGES.value)
-    decoded = folder.decode_all(form, source.target_of(trained.config["data"]))
+        raise errors.UserError(f"--mode={_MODE.value} needs --images=DIR, a folder or archive of images, or files")
+    target = source.target_of(trained.config["data"])
+    form = forms.open_places(_IMAGES.value, size=target.size)
+    decoded = folder.decode_all(form, target)
     if not decoded:
-        raise errors.UserError(f"--images={_IMAGES.value}: no readable image there (png, jpg or webp)")
+        raise errors.UserError(f"--images={_IMAGES.value}: no readable image there ({images.FORMAT_WORDS})")
     names = [f"{i:05d}_{pathlib.Path(form.names[place]).stem}" for i, place in enumerate(decoded)]
     return names, np.stack(list(decoded.values()))
 

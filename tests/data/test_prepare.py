@@ -225,7 +225,7 @@ def test_strict_refuses_what_is_not_as_it_should_be_and_loses_nothing(tmp_path):
     directory = prepare(folder, tmp_path / "out")
     assert (directory / "report.txt").read_text().splitlines() == [
         "left out\tcut.png\timage file is truncated",
-        "left out\tnotes.txt\tnot a png, jpeg or webp image",
+        "left out\tnotes.txt\tnot a png, jpeg, webp, bmp, gif or tiff image",
         "changed\tsmall.png\tenlarged from 20x20",
         "duplicate\tagain.png\tsame pixels as 00003.png; both are kept",
     ]

@@ -7,8 +7,9 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from introvae_jax.data.forms.base import Form, printable
+from introvae_jax.data.forms.base import Form
 from introvae_jax.data.packing.plan import Plan, Shard
+from introvae_jax.errors import printable
 
 KINDS = ("left out", "changed", "duplicate")
 SIZES_IN_MANIFEST = 20
