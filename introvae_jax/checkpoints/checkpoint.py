@@ -66,6 +66,7 @@ class Checkpoints:
             processes.wait_for_all("checkpoints opened")
         elif not self.directory.is_dir():
             raise UserError(f"{workdir}: no checkpoints there; --workdir must be the work directory of a run")
+        disk.require_files(self.directory)
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
         except json.JSONDecodeError as error:  # Orbax reads all of them at once and does not say which

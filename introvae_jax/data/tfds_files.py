@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import Any
 
+from introvae_jax import disk
 from introvae_jax.errors import UserError
 
 MAX_JSON_BYTES = 2**24
@@ -13,13 +14,11 @@ _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # "type" in sets
 
 
 def require_safe(directory: pathlib.Path) -> None:
-    """Raises UserError if TFDS would import code to read `directory`, or if an entry is no regular file.
+    """Raises UserError if TFDS would import code to read `directory`, or wait for a FIFO.
 
     TFDS imports the module of every class that features.json names. Here only its own feature classes pass.
     """
-    for entry in sorted(directory.iterdir()):
-        if not entry.is_file() and not entry.is_dir():
-            raise UserError(f"{entry}: not a regular file; remove it")  # opening a FIFO would wait forever
+    disk.require_files(directory)
     path = directory / "features.json"
     if not path.is_file():
         return  # TFDS answers that itself

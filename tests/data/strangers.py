@@ -108,6 +108,18 @@ ROWS = [
         "Orbax looks them up in its own registry alone",
         f"{OTHERS}::test_a_checkpoint_imports_nothing",
     ),
+    (
+        "checkpoint",
+        "a FIFO or a device in place of a file",
+        "refused by name",
+        f"{OTHERS}::test_a_checkpoint_waits_for_no_fifo_and_reads_no_device",
+    ),
+    (
+        "checkpoint",
+        "an array's name that is a path elsewhere",
+        "refused: names are keys of the checkpoint's database",
+        f"{OTHERS}::test_a_checkpoint_reads_no_array_of_another_place",
+    ),
 ]
 
 FOOT = """

@@ -101,7 +101,7 @@ def test_a_tfds_set_reads_no_other_set(field, way, tfds_dir, tmp_path):
 def test_a_tfds_set_waits_for_no_fifo(name, way, tfds_dir, tmp_path):
     (tfds_dir / name).unlink()
     os.mkfifo(tfds_dir / name)
-    with pytest.raises(UserError, match=f"{name}: not a regular file"):
+    with pytest.raises(UserError, match=f"{name}: neither a file nor a folder"):
         train_on(tmp_path) if way == "training" else forms.open_form("tfds:faces", size=32)
 
 

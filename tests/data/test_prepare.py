@@ -352,8 +352,8 @@ def test_the_command_that_prepare_prints_trains_at_the_prepared_size(tmp_path, r
     done = run_command("introvae_jax.main", *words[3:], *shorter, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "enlarged" not in done.stderr
-    (config,) = (tmp_path / "run").glob("**/config.json")
-    data = json.loads(config.read_text())["data"]
+    (record,) = (tmp_path / "run").rglob("1/run/metadata")  # of the checkpoint of step 1
+    data = json.loads(record.read_text())["config"]["data"]
     assert (data["size"], data["channels"], data["name"]) == (16, 1, "faces/16")
 
 
