@@ -88,7 +88,7 @@ def _is_late(error: BaseException | None) -> bool:
 
 def warn(message: str) -> None:
     """One line on stderr, of the main process, for what the user should know and the run survives."""
-    progress.say(f"introvae_jax: warning: {message}")
+    progress.say(f"introvae_jax: warning: {printable(message)}")
 
 
 def fail(message: str, status: int = 1) -> None:
@@ -99,7 +99,13 @@ def fail(message: str, status: int = 1) -> None:
 
 def say(message: str) -> None:
     """One line on stderr for what ends this process, whichever of several it is."""
-    progress.say(f"introvae_jax: error: {progress.console.label}{message}", always=True)
+    progress.say(f"introvae_jax: error: {progress.console.label}{printable(message)}", always=True)
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters and bytes that are not UTF-8 escaped: a terminal obeys some of them."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def one_line(error: Exception) -> str:

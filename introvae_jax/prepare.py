@@ -7,7 +7,8 @@
 
 --source is a folder, a zip, a tar, ProGAN's TFRecords or HDF5, an LSUN LMDB folder, tfds:NAME[/CONFIG]
 or avatars[:STYLE]. Stopped at any moment and run again, it goes on. What was left out, changed or found
-twice is named in report.txt beside the data; manifest.json says where they come from.
+twice is named in report.txt beside the data; manifest.json says where they come from. The last line that it
+prints is the command that trains on the set.
 """
 
 import os
@@ -42,7 +43,10 @@ def main(_) -> None:
     # Here, so that --help and a wrong flag answer at once, and in worker processes not at all.
     with progress.phase("importing the libraries"):
         from introvae_jax.data import forms, images, packed
-        from introvae_jax.data.packing import pack, plan, report
+        from introvae_jax.data.packing import advice, pack, plan, report
+
+    if problem := advice.untrainable(_RESOLUTION.value):
+        errors.warn(problem)
 
     try:
         with progress.phase(f"listing {_SOURCE.value}"):

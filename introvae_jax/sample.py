@@ -34,7 +34,7 @@ _SEED = flags.DEFINE_integer(
     "seed", None, "sample: seed of the first one (0 without it); the next has the next one.", lower_bound=0
 )
 _SEEDS = flags.DEFINE_list("seeds", None, "interpolate: the two seeds to go between, for instance 3,7.")
-_IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder of images, or files after commas.")
+_IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder or archive of images, or files.")
 _OUT = flags.DEFINE_string(
     "out",
     None,

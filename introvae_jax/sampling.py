@@ -4,14 +4,12 @@ from collections.abc import Sequence
 import csv
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from introvae_jax import disk, model, pictures, plots, progress
-from introvae_jax.data import densities, folder, source
-from introvae_jax.data.forms import files
+from introvae_jax.data import densities, folder, forms, images, source
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import reconstruction
 
@@ -46,7 +44,7 @@ def check(options: Options) -> None:
         if options.num == 1:
             raise UserError("--num=1: a path has two steps or more")
     if options.mode == "reconstruct" and not options.images:
-        raise UserError("--mode=reconstruct needs --images=DIR, a folder of images, or files after commas")
+        raise UserError("--mode=reconstruct needs --images=DIR, a folder or archive of images, or files")
     suffix = pathlib.PurePath(options.out or "").suffix.lower()
     if suffix == ".gif" and options.mode != "interpolate":
         raise UserError(f"--out={options.out}: a GIF is for --mode=interpolate; pictures are {_SUFFIXES}")
@@ -170,10 +168,10 @@ def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> N
         _save_each([f"path_{i:04d}" for i in range(len(path))], path, out)
 
 
-def _save_each(names: Sequence[str], images: np.ndarray, out: pathlib.Path) -> None:
+def _save_each(names: Sequence[str], pixels: np.ndarray, out: pathlib.Path) -> None:
     """Single PNGs in a folder, in the size of the model."""
     with progress.phase("writing images", len(names)) as writing:
-        for name, image in zip(names, pictures.to_uint8(images), strict=True):
+        for name, image in zip(names, pictures.to_uint8(pixels), strict=True):
             pictures.save(pictures.to_image(image), out / f"{name}.png")
             writing.advance()
 
@@ -201,8 +199,9 @@ def _two_seeds(words: Sequence[str]) -> list[int]:
 
 def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
-    form: Any = files.open_places(places)
-    decoded = folder.decode_all(form, source.target_of(trained.config["data"]))
+    target = source.target_of(trained.config["data"])
+    form = forms.open_places(places, size=target.size)
+    decoded = folder.decode_all(form, target)
     if not decoded:
-        raise UserError(f"--images={places}: no readable image there (png, jpg or webp)")
+        raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
     return [form.names[i] for i in decoded], np.stack(list(decoded.values()))

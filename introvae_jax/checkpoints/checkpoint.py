@@ -55,6 +55,7 @@ class Checkpoints:
             processes.wait_for_all("checkpoints opened")
         elif not self.directory.is_dir():
             raise UserError(f"{workdir}: no checkpoints there; --workdir must be the work directory of a run")
+        disk.require_files(self.directory)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:

@@ -17,11 +17,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from introvae_jax import disk, progress
-from introvae_jax.data.forms.base import Form, printable
+from introvae_jax.data.forms.base import Form
 from introvae_jax.data.packing import report
 from introvae_jax.data.packing.conversion import Outcome, convert_all
 from introvae_jax.data.packing.plan import Plan, Shard, shards
-from introvae_jax.errors import UserError, warn
+from introvae_jax.errors import UserError, printable, warn
 
 
 def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict: bool) -> pathlib.Path:
