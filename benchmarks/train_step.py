@@ -29,14 +29,20 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import torch
 
-from benchmarks import peaks, torch_introvae
+from benchmarks import peaks
 from configs import celebahq, default, digits, toy2d
 from introvae_jax import errors, model
 from introvae_jax.planning import program
 from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
+
+try:
+    import torch
+
+    from benchmarks import torch_introvae
+except ModuleNotFoundError as missing:
+    errors.fail_without(missing)
 
 _JOBS = flags.DEFINE_list(
     "jobs", ["32", "digits", "toy2d", "toy2d_published"], "Of 32, 64, 128, 256, 1024, digits, toy2d, toy2d_published."

@@ -4,7 +4,6 @@ from collections.abc import Callable
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -77,13 +76,6 @@ _STORED = {
     },
     "mlp": {"data.name": str, "model.z_dim": int, "model.width": int, "model.depth": int},
 }  # fmt: skip
-
-
-def require_file(argument: str) -> None:
-    """Raises UserError if there is no file FILE for a --config=FILE or FILE:ARGUMENT."""
-    path = argument.partition(":")[0]
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -183,12 +175,19 @@ def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], 
     require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
     stages = int(math.log2(size / 4))
     require(len(channels) == stages, "model.channels",
-            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}")  # fmt: skip
+            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}, "
+            f"for instance --config.model.channels=\"{_doubling(channels, stages)}\"")  # fmt: skip
     require(all(type(c) is int and 1 <= c <= MOST_CHANNELS for c in channels), "model.channels",
             f"whole numbers from 1 to {MOST_CHANNELS:,}")  # fmt: skip
     if values["model.norm"] == "group":
         require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
                 f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
+
+
+def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
+    """Channel counts for `stages` that start as `channels` and double up to 512, as in the paper's networks."""
+    first = channels[0] if channels and type(channels[0]) is int and channels[0] >= 1 else 32
+    return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
 
 
 def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:

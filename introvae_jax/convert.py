@@ -30,7 +30,6 @@ _FAMILY = flags.DEFINE_enum(
 def main(_) -> None:
     """Converts the file that the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
-        from introvae_jax import config as config_lib
         from introvae_jax.released import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
@@ -38,8 +37,6 @@ def main(_) -> None:
     argument = (
         config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.value is not None else conversion.DEFAULT
     )
-    if _CONFIG.value is not None:
-        config_lib.require_file(argument)
     config, told = conversion.convert(_WEIGHTS.value, _WORKDIR.value, family=_FAMILY.value, config=_CONFIG.value)
     workdir = f"--workdir={_WORKDIR.value}"
     print(

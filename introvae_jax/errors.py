@@ -1,8 +1,6 @@
 """How every command ends when the user is to blame: one clear line, exit status 1, no traceback."""
 
 from collections.abc import Callable, Sequence
-import contextlib
-import io
 import os
 import sys
 import types
@@ -32,20 +30,18 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     What the libraries log, tracebacks of their threads included, is shown from --verbosity=0 on, and
     the traceback of the error itself at --verbosity=1.
     """
+    from introvae_jax import command_line  # here, because it raises the UserError of this module
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # ml_collections prints tracebacks of its own
-                rest = flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, OSError) as error:
-            fail(one_line(error))
-        if len(rest) > 1:
-            fail(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; --help lists them")
-        return rest
+            return command_line.parse(argv)
+        except UserError as error:
+            fail(str(error))
 
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines; a fatal one is shown
         announce()
         try:
             main(argv)
@@ -53,6 +49,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             if flags.FLAGS.verbosity >= 1:
                 raise
             fail(str(error), error.status)
+        except ModuleNotFoundError as error:
+            fail_without(error)
         except KeyboardInterrupt:
             fail("interrupted; what was written before stays")
 
@@ -108,7 +106,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def one_line(error: Exception) -> str:
+def fail_without(error: ModuleNotFoundError) -> None:
+    """Ends the process with the command that installs the optional package that `error` is about."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "introvae_jax", "benchmarks", "configs"):
+        raise error  # a mistake of ours
+    package = {"skimage": "scikit-image"}.get(name, name)
+    fail(f"the package {package} is not installed: pip install {package}")
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional dependency. From a clone: the package is in no index."""
+    return f"pip install '.[{extra}]' in a clone of the repository"
+
+
+def one_line(error: BaseException) -> str:
     """The words of an error whose library spreads them over several lines; of a traceback in them, the end."""
     text = str(error.args[0]) if len(error.args) == 1 else str(error)  # str() of a KeyError quotes and escapes
     head, traceback, tail = text.partition("Traceback (most recent call last):")

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
 import os
+import pathlib
 import sys
 import threading
 import time
 import traceback
 from typing import Any
 
+from absl import logging
 import jax
 from jax._src import distributed  # the job's key-value store has no public name; Orbax takes it from here too
+from jax.experimental import multihost_utils
 
 from introvae_jax import errors, progress
 from introvae_jax.errors import AGAIN, UserError
@@ -79,10 +82,29 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
                 initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
                 heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
             )  # fmt: skip
+            if jax.default_backend() == "cpu":
+                _meet_quietly()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{who}: they cannot be joined ({_first_line(error)})") from error
     finally:
         late.cancel()
+
+
+def _meet_quietly() -> None:
+    """Connects all CPU devices by a first collective, while Gloo's lines on stdout go nowhere.
+
+    They are shown from --verbosity=0 on.
+    """
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        if logging.get_verbosity() < logging.INFO:
+            with pathlib.Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+        multihost_utils.sync_global_devices("introvae_jax: start")
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _is_worker_of_tpu_pod() -> bool:

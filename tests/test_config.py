@@ -1,7 +1,9 @@
 """Every rule on a config value, and what a resumed run may change."""
 
+import ast
 import dataclasses
 import importlib.util
+import math
 import pathlib
 import re
 
@@ -98,6 +100,22 @@ def test_a_bad_value_is_named_with_what_is_allowed(key):
         config_lib.validate(config)
     assert f"config.{key} = {value!r}" in str(error.value)
     assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "digits", "celebahq"])
+@pytest.mark.parametrize("size", [2**k for k in range(4, 11)])
+def test_a_size_without_its_channels_names_an_override_that_works(name, size):
+    """The message's own override, taken as the command line would take it."""
+    config = load(name)
+    config.data.source, config.data.channels, config.data.size = "folder", 3, size
+    config.data.path = "DIR"
+    if len(config.model.channels) == int(math.log2(size / 4)):
+        config.model.channels = ()
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    override = re.search(r'--config\.model\.channels="(.*)"', str(error.value))[1]
+    config.model.channels = ast.literal_eval(override)
+    config_lib.validate(config)
 
 
 @pytest.mark.parametrize("word", ["ood", "ood100", " ood"])
@@ -206,12 +224,23 @@ def test_a_warm_up_that_never_ends_is_warned_of(capsys):
 
 
 @pytest.mark.parametrize(
-    ("argument", "workdir"),
-    [("configs/digits.py", "runs/digits"), ("configs/celebahq.py:1024", "runs/celebahq_1024"),
-     ("configs/celebahq.py:256,released", "runs/celebahq_256_released")],
+    ("argument", "overrides", "workdir"),
+    [("configs/digits.py", {}, "runs/digits"), ("configs/celebahq.py:1024", {}, "runs/celebahq_1024"),
+     ("configs/celebahq.py:256,released", {}, "runs/celebahq_256_released"),
+     ("configs/celebahq.py", {"data.path": "/sets", "steps": 7}, "runs/celebahq"),
+     ("configs/folder.py", {"data.path": "/images/faces"}, "runs/folder_faces"),
+     ("configs/folder.py", {"data.path": "images/faces/"}, "runs/folder_faces"),
+     ("configs/folder.py", {"data.path": "images/my cats.zip"}, "runs/folder_my_cats.zip"),
+     ("configs/folder.py", {"data.source": "tfds", "data.name": "faces/64"}, "runs/faces_64"),
+     ("configs/digits.py", {"data.source": "folder", "data.path": "faces"}, "runs/digits_faces"),
+     ("configs/digits.py:vae", {"data.source": "folder", "data.path": "faces"}, "runs/digits_vae_faces"),
+     ("configs/avatars.py", {"data.name": "micah/64"}, "runs/avatars_micah_64"),
+     ("configs/folder.py", {"data.source": "digits"}, "runs/folder_digits")],
 )  # fmt: skip
-def test_the_work_directory_is_named_after_the_config(argument, workdir):
-    assert main.default_workdir(argument) == workdir
+def test_the_work_directory_is_named_after_the_config_and_the_images(argument, overrides, workdir):
+    config = load(pathlib.Path(argument.partition(":")[0]).stem)
+    source = overrides.get("data.source", config.data.source)
+    assert main.default_workdir(argument, overrides, source) == workdir
 
 
 def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():

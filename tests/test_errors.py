@@ -54,3 +54,21 @@ def test_what_files_are_called_does_not_reach_the_terminal_raw(tell, capsys):
     assert r"\x1b]0;owned\x07" in line
     assert r"caf\xe9 \n" in line
     assert "größe 図" in line
+
+
+def test_a_package_that_is_missing_is_named_with_its_installation(capsys):
+    with pytest.raises(SystemExit) as ended:
+        errors.fail_without(ModuleNotFoundError("No module named 'skimage'", name="skimage.data"))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "introvae_jax: error: the package scikit-image is not installed: pip install scikit-image\n"
+    )
+    with pytest.raises(ModuleNotFoundError):
+        errors.fail_without(ModuleNotFoundError("ours", name="introvae_jax.nothing"))
+
+
+def test_a_benchmark_beside_pytorch_says_that_it_is_not_installed(run_command, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')")
+    done = run_command("benchmarks.train_step", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "introvae_jax: error: the package torch is not installed: pip install torch\n"

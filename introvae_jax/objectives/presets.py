@@ -146,5 +146,5 @@ def celebahq(resolution: str, preset: str) -> Preset:
     """The settings for CelebA-HQ. Raises ValueError that lists the choices for any other pair."""
     if (resolution, preset) not in CELEBAHQ:
         choices = ", ".join(f"{r},{p}" for r, p in CELEBAHQ)
-        raise ValueError(f"celebahq.py:{resolution},{preset}: no such settings; there are {choices}")
+        raise ValueError(f"{resolution},{preset}: no such settings; there are {choices}")
     return CELEBAHQ[resolution, preset]

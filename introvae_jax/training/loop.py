@@ -16,7 +16,7 @@ from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.reporting import files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import parallel
+from introvae_jax.training import memory, parallel
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring
@@ -49,6 +49,7 @@ def train(
     trace = Trace(profile)
     replicas = parallel.replicas()
     replicas.check_batch(config.batch_size)
+    memory.require_fit(config, replicas)
     workdir = disk.place(workdir)
     with progress.phase("opening the images"):
         splits = source.open_splits(config.data)

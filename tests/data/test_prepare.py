@@ -92,7 +92,7 @@ def test_a_tfds_set_keeps_its_own_split(tmp_path, monkeypatch):
 
 def test_a_tfds_set_that_is_not_prepared_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(UserError, match=r"needs TensorFlow to prepare it: pip install 'introvae_jax\[tfds-prepare\]'"):
+    with pytest.raises(UserError, match=r"needs TensorFlow to prepare it: pip install '\.\[tfds-prepare\]'"):
         prepare("tfds:cifar10", tmp_path)
     with pytest.raises(UserError, match="tfds:nothing_like_it: "):
         prepare("tfds:nothing_like_it", tmp_path)

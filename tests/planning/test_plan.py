@@ -10,7 +10,7 @@ from configs import digits
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.planning import job, program, report, target
-from introvae_jax.training import parallel
+from introvae_jax.training import memory, parallel
 from introvae_jax.training.run import Run
 
 
@@ -53,6 +53,21 @@ def test_flops_and_memory_are_those_of_the_training_program(planned, trained):
     assert planned.program.flops == pytest.approx(real.flops, rel=1e-3)
     assert planned.program.moved == pytest.approx(real.moved, rel=1e-2)
     assert planned.program.memory.total == pytest.approx(real.memory.total, rel=1e-2)
+
+
+def test_the_bound_without_compiling_is_below_what_is_compiled(config, planned):
+    state, image = memory.least(config)
+    assert 0 < state <= planned.program.memory.state
+    assert 0 < 8 * image < planned.program.memory.batch + planned.program.memory.temporaries
+
+
+@pytest.mark.parametrize("key", ["objective.name", "model.remat"])
+def test_so_it_is_where_least_is_kept(config, key):
+    """A VAE has the fewest passes; recomputed blocks keep the least."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict({key: {"objective.name": "vae", "model.remat": True}[key]})
+    compiled = program.measure(config, jax.devices()[0], 8).memory
+    assert 0 < 8 * memory.least(config)[1] < compiled.batch + compiled.temporaries
 
 
 def test_another_batch_takes_what_was_extrapolated(config, planned):

@@ -11,7 +11,7 @@ import numpy as np
 
 from introvae_jax.data.forms.base import digest
 from introvae_jax.data.images import MAX_BYTES, MAX_PIXELS, BadImage
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, install
 
 MAX_IMAGES = 2**24
 MAX_RATIO = 1032  # of deflate: what declares more values than this for each byte of the file is not there
@@ -104,5 +104,5 @@ def _file(path: pathlib.Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError(f"{path}: reading HDF5 needs h5py: pip install 'introvae_jax[prepare]'") from error
+        raise UserError(f"{path}: reading HDF5 needs h5py: {install('prepare')}") from error
     return h5py.File(path, "r")

@@ -12,7 +12,7 @@ import numpy as np
 from introvae_jax.data import tfds_files
 from introvae_jax.data.forms.base import digest
 from introvae_jax.data.packed import data_dir
-from introvae_jax.errors import UserError, one_line
+from introvae_jax.errors import UserError, install, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _prepare(builder: Any, name: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"tfds:{name}: not prepared in {builder.data_path}, and TFDS needs TensorFlow to prepare it: "
-            "pip install 'introvae_jax[tfds-prepare]'"
+            f"{install('tfds-prepare')}"
         )
     try:
         builder.download_and_prepare(file_format="array_record")
