@@ -63,8 +63,9 @@ class Session:
                 return False
             best = self.checkpoints.best()
             more = f", the best one of step {best}" if best is not None else ""
+            failing = f", but failing: {'; '.join(self._health.failing)}" if self._health.failing else ""
             self._reporter.say(
-                f"done: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
+                f"done{failing}: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
             )
             return True
 
@@ -73,6 +74,7 @@ class Session:
         run, config, step, leads = self.run, self.run.config, int(state.step), jax.process_index() == 0
         with progress.phase("measuring the error of the mean image"):
             reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
+        self._health = health
         last = step >= config.steps
         if self._owes_scores(step):  # a stop or a kill cut it short
             last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
