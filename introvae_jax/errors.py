@@ -8,6 +8,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from introvae_jax import progress
+
 AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
 
 
@@ -40,6 +42,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines; a fatal one is shown
+        announce()
         try:
             main(argv)
         except UserError as error:
@@ -53,6 +56,14 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     sys.excepthook, sys.unraisablehook = _tell, _tell_unraisable
     app.run(guarded, flags_parser=parse)
+
+
+def announce() -> None:
+    """Phases are announced from now on; for a command whose imports take long, before `run`."""
+    try:
+        progress.start(os.environ)
+    except ValueError as error:
+        fail(str(error))
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
@@ -74,14 +85,25 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def warn(message: str) -> None:
-    """One line on stderr for what the user should know and the run survives."""
-    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
+    """One line on stderr, of the main process, for what the user should know and the run survives."""
+    progress.say(f"introvae_jax: warning: {printable(message)}")
 
 
 def fail(message: str, status: int = 1) -> None:
     """Ends the process with `message` and the exit status."""
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    say(message)
     sys.exit(status)
+
+
+def say(message: str) -> None:
+    """One line on stderr for what ends this process, whichever of several it is."""
+    progress.say(f"introvae_jax: error: {progress.console.label}{printable(message)}", always=True)
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters and bytes that are not UTF-8 escaped: a terminal obeys some of them."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def fail_without(error: ModuleNotFoundError) -> None:

@@ -7,6 +7,7 @@ Any key of the config can be set on the command line: --config.batch_size=64.
 """
 
 from collections.abc import Mapping
+import os
 import pathlib
 import re
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with its argument after a colon if it takes one."
@@ -36,6 +37,9 @@ _PEER_TIMEOUT = flags.DEFINE_float(
 _STALL_TIMEOUT = flags.DEFINE_float(
     "stall_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
 )
+_ALLOW_RESTART = flags.DEFINE_bool(
+    "allow_restart", False, "Train from step 0 where earlier progress is found but no usable checkpoint."
+)
 _PROFILE = flags.DEFINE_string(
     "profile", "", "Steps FIRST:LAST to trace, into WORKDIR/profile, for XProf, TensorBoard or Perfetto."
 )
@@ -44,16 +48,24 @@ GENERIC = ("folder", "default")  # configs of no data set in particular
 
 def main(_) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
-    from introvae_jax import processes, programs  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.training import loop
+    number = progress.process_number(os.environ) if _PROCESS.value is None else _PROCESS.value
+    progress.of_process(number)
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        import jax
+
+        from introvae_jax import processes, programs
+        from introvae_jax.training import loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
-    programs.keep()
+    progress.of_process(jax.process_index() if processes.several() else None)
+    with progress.phase("starting the devices"):
+        programs.keep()
     trained = loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument, overrides, CONFIG.value.data.source),
         patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,
+        allow_restart=_ALLOW_RESTART.value,
     )  # fmt: skip
     if not trained:
         sys.exit(errors.AGAIN)

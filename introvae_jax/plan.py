@@ -11,7 +11,7 @@ runs nothing. docs/scaling.md says how far the figures can be trusted.
 from absl import flags
 from ml_collections import config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with its argument after a colon if it takes one."
@@ -30,7 +30,8 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 
 def main(_) -> None:
     """Plans what the flags name."""
-    from introvae_jax.planning import job, report  # here, so that --help and a wrong flag answer at once
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax.planning import job, report
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     plan = job.plan(_CONFIG.value, argument, _TARGET.value)

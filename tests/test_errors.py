@@ -1,5 +1,6 @@
 """What reaches the terminal of what goes wrong aside."""
 
+import contextlib
 import sys
 import types
 
@@ -38,6 +39,21 @@ def test_of_the_reads_that_orbax_leaves_behind_nothing_is_said(told):
     code = types.SimpleNamespace(co_filename="site-packages/orbax/checkpoint/reader.py")
     errors._tell_unraisable(unraisable(OTHER, types.SimpleNamespace(cr_code=code)))
     assert not told
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202egnp.\x9b1m caf\udce9 \nintrovae_jax: all is well"
+
+
+@pytest.mark.parametrize("tell", [errors.warn, errors.fail])
+def test_what_files_are_called_does_not_reach_the_terminal_raw(tell, capsys):
+    with contextlib.suppress(SystemExit):
+        tell(f"{HOSTILE}: not an image, größe 図")
+    line = capsys.readouterr().err
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    assert r"\x1b]0;owned\x07" in line
+    assert r"caf\xe9 \n" in line
+    assert "größe 図" in line
 
 
 def test_a_package_that_is_missing_is_named_with_its_installation(capsys):

@@ -48,10 +48,10 @@ def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
     if device.platform == "cpu":
         room //= len(replicas.local)  # they share the machine's memory
     state, image = least(config)
-    at_once = config.batch_size // replicas.count // config.accumulate
+    at_once = config.batch_size // replicas.count
     needed = state + at_once * image
     if needed > room:
-        largest = max(0, int((room - state) // image)) * replicas.count * config.accumulate
+        largest = max(0, int((room - state) // image)) * replicas.count
         remat = "" if config.model.remat or config.data.source == "density" else ", or --config.model.remat=True,"
         raise UserError(
             f"config.batch_size = {config.batch_size}: a step needs at least {needed / GIB:,.1f} GiB of memory on each "

@@ -55,15 +55,6 @@ def test_flops_and_memory_are_those_of_the_training_program(planned, trained):
     assert planned.program.memory.total == pytest.approx(real.memory.total, rel=1e-2)
 
 
-def test_in_parts_the_memory_is_the_loop_s_and_the_work_the_whole_batch_s(config, planned):
-    config = config.copy_and_resolve_references()
-    config.accumulate = 4
-    in_parts = job.plan(config, "tiny")
-    assert in_parts.program.flops == planned.program.flops
-    assert in_parts.program.memory.temporaries < planned.program.memory.temporaries
-    assert in_parts.other.batch == 4
-
-
 def test_the_bound_without_compiling_is_below_what_is_compiled(config, planned):
     state, image = memory.least(config)
     assert 0 < state <= planned.program.memory.state

@@ -59,17 +59,6 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_may(room):
         check(config, largest + 1)
 
 
-def test_in_parts_it_is_a_part_that_has_to_fit(room):
-    config = digits.get_config()
-    state, image = memory.least(config)
-    room(state + 100 * image)
-    check(config, 100)
-    with pytest.raises(UserError):
-        check(config, 104)
-    config.accumulate = 4
-    check(config, 400)
-
-
 def test_training_refuses_it_before_it_reads_an_image_or_compiles(room, monkeypatch, tmp_path):
     room(GIB)
     monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiles"))
