@@ -269,7 +269,7 @@ def load(
 
     place = checkpoints.directory / str(step)
     stored = checkpoints.restore_run(step)
-    config = config_lib.complete_stored(stored.get("config"), place)
+    config = config_lib.complete_stored(stored["config"], place)
     encoder, decoder = _shapes(config)
     field = "ema" if weights == "ema" else "params"
     template = {"encoder": {field: encoder["params"]}, "decoder": {field: decoder["params"]}}
@@ -281,7 +281,7 @@ def load(
     found.setdefault("decoder_rec", found.get("decoder", {}))  # older checkpoints have one set for both
     return Model.create(
         config, players["encoder"][field], players["decoder"][field], found,
-        step=step, weights=weights, batch_size=batch_size, data_identity=stored.get("data_identity", ""),
+        step=step, weights=weights, batch_size=batch_size, data_identity=stored["data_identity"],
     )  # fmt: skip
 
 

@@ -108,11 +108,6 @@ def test_an_older_checkpoint_lacks_keys_and_has_one_set_of_statistics(workdir, v
     assert (trained.reconstruct(images) == newer.reconstruct(images)).all()
 
 
-def test_a_record_without_the_identity_of_its_data_is_loaded(workdir, config, monkeypatch):
-    monkeypatch.setattr(Checkpoints, "restore_run", lambda *_: {"config": config})
-    assert introvae_jax.load(workdir).data_identity == ""
-
-
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [("batch_size", 2**62, "1,048,576 or less"), ("checkpoint.calibration_batches", 10**12, "4,194,304 or less"),
