@@ -35,8 +35,12 @@ def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
 
 
 def normalize(x: jax.Array, mean: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x - mean) * gain + bias in float32, for x [B, ..., C] and the others of shape [C] or [B, C]; in x's type."""
-    return (_deviations(x, mean) * _spread(gain, x.shape) + _spread(bias, x.shape)).astype(x.dtype)
+    """(x - mean) * gain + bias in float32, for x [B, ..., C] and the others of shape [C] or [B, C]; in x's type.
+
+    Computed as x * gain + (bias - mean * gain): the backward pass then keeps x alone, and no deviations beside it.
+    """
+    shift = bias - mean * gain
+    return (x.astype(jnp.float32) * _spread(gain, x.shape) + _spread(shift, x.shape)).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -100,7 +104,7 @@ class GroupNorm(nn.Module):
         deviations = means - jax.lax.broadcast_in_dim(mean, means.shape, (0, 1))
         var = jnp.mean(variances + jnp.square(deviations), 2)
         mean, inverse_std = (jnp.repeat(v, GROUP_SIZE, axis=1) for v in (mean, jax.lax.rsqrt(var + self.epsilon)))
-        return normalize(x, mean, scale[None] * inverse_std, bias)
+        return normalize(x, mean, scale[None] * inverse_std, bias[None])
 
 
 class Norm(nn.Module):
