@@ -87,11 +87,11 @@ def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -
     """The program for one device with `batch` images; says on stderr how long the compiler takes."""
     config = config.copy_and_resolve_references()
     config.batch_size = batch
-    print(f"compiling the step for {device.device_kind}, batch {batch} ...", end=" ", file=sys.stderr, flush=True)
+    print(f"compiling the step for {device.device_kind}, batch {batch} ...", file=sys.stderr, flush=True)
     since = time.perf_counter()
     compiled = compile_step(config, [device])
     program = describe(compiled, batch, _bytes(_batch(config)), time.perf_counter() - since)
-    print(f"{program.seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"compiled in {program.seconds:.0f} s", file=sys.stderr, flush=True)
     return program
 
 
