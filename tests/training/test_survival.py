@@ -1,0 +1,94 @@
+"""What a run survives: closed terminals, two starts at once, damaged logs, pictures that cannot be written."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from runs import records, wait_for
+from tiny import DIGITS
+
+from introvae_jax import startup
+from introvae_jax.training import loop
+from introvae_jax.training.stop import StopRequest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+TINY = (
+    *DIGITS, "--config.objective.warmup_steps=40", "--config.log.every=5", "--config.checkpoint.every=15",
+    "--config.log.pictures_every=1000",
+)  # fmt: skip
+
+
+@pytest.fixture
+def start(one_device):
+    """A function that starts the main job; it ends with the test at the latest."""
+    started = []
+
+    def start(workdir, steps, prefix=(), **options):
+        command = [*prefix, sys.executable, "-m", "introvae_jax.main", *TINY,
+                   f"--config.steps={steps}", f"--workdir={workdir}"]  # fmt: skip
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | options
+        started.append(subprocess.Popen(command, cwd=ROOT, env=one_device, text=True, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def shell(redirection):
+    return ("sh", "-c", f'exec "$@" {redirection}', "sh")
+
+
+def test_a_run_whose_output_cannot_be_written_trains_to_the_end(tmp_path, start):
+    full = start(tmp_path / "full", 20, shell(">/dev/full 2>/dev/full"))
+    closed = start(tmp_path / "closed", 20, shell(">&- 2>&-"))
+    unread = start(tmp_path / "unread", 20)
+    unread.stderr.close()
+    assert [process.wait(timeout=200) for process in (full, closed, unread)] == [0, 0, 0]
+    for name in ("full", "closed", "unread"):
+        assert [record["step"] for record in records(tmp_path / name)] == [5, 10, 15, 20]
+        assert (tmp_path / name / "checkpoints/20").is_dir()
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path, start):
+    process = start(tmp_path, 60, ("sh", "-c", 'trap "" HUP; exec "$@"', "sh"))
+    wait_for(lambda: len(records(tmp_path)) > 2, process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=200) == 0
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """The signals that would have ended the process."""
+    numbers = []
+    monkeypatch.setattr(startup, "end", numbers.append)
+    return numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_asks_to_stop_and_the_second_ends_at_once(number, ended, capfd):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert not stop.agreed()
+        os.kill(os.getpid(), number)
+        assert stop.agreed() and stop.requested == number.name
+        assert not ended
+        os.kill(os.getpid(), number)
+    assert ended == [number]
+    said = capfd.readouterr().err
+    assert "saving" in said and "at once without saving" in said
+    assert signal.getsignal(number) == before
+
+
+def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):
+    from test_rollbacks import config
+
+    trained = []
+    thread = threading.Thread(target=lambda: trained.append(loop.train(config(rollbacks=0, steps=10), tmp_path)))
+    thread.start()
+    thread.join(timeout=200)
+    assert trained == [True]
