@@ -3,12 +3,16 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 
+import jax
+import numpy as np
 import pytest
-from runs import records, wait_for
+from runs import records, state, terms, wait_for
 from tiny import DIGITS
 
 from introvae_jax import startup
@@ -92,3 +96,32 @@ def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):
     thread.start()
     thread.join(timeout=200)
     assert trained == [True]
+
+
+def test_a_second_start_is_refused_and_the_first_one_loses_nothing(tmp_path, start):
+    """Starts at four delays beside a run, one more once it was killed, and all that the run should have is there."""
+    workdir = tmp_path / "run"
+    first = start(workdir, 60)
+    wait_for(lambda: (workdir / ".lock").exists(), first)
+    others = []
+    for delay in (0, 0.5, 2, 4):
+        time.sleep(delay)
+        others.append(start(workdir, 60))
+    for other in others:
+        said = other.communicate(timeout=200)[1]
+        assert other.returncode == 1
+        assert said.count("\n") == 1
+        assert (
+            f"{workdir}: another process is training there now (process {first.pid} on {socket.gethostname()}" in said
+        )
+    wait_for(lambda: len(records(workdir)) > 4, first)
+    first.kill()
+    last = start(workdir, 60)
+    said = last.communicate(timeout=200)[1]
+    assert last.returncode == 0, said
+    assert [record["step"] for record in records(workdir)] == list(range(5, 61, 5))
+    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [45, 60]
+    assert not (workdir / ".lock").exists()
+    start(tmp_path / "undisturbed", 60).communicate(timeout=200)
+    assert terms(workdir) == terms(tmp_path / "undisturbed")
+    jax.tree.map(np.testing.assert_array_equal, state(workdir, 60), state(tmp_path / "undisturbed", 60))
