@@ -1,6 +1,5 @@
 """Grids of images as PNG files, and the records that curves are plotted from."""
 
-import json
 import math
 import os
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax import disk
+from introvae_jax.reporting import records
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -46,10 +46,5 @@ def save(image: Image.Image, path: str | os.PathLike) -> None:
 
 
 def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
-    records = []
-    with disk.place(path).open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                records.append(json.loads(line))
-    return records
+    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
+    return records.read(disk.place(path), records.is_metrics)[0]

@@ -49,11 +49,12 @@ def train(
     run = Run(config, workdir, source.open_splits(config.data), replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)
     scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
-    processes.require_shared(workdir)
-    checkpoints = _open_checkpoints(workdir, config)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(watch)
         stack.push(processes.leave_on_error)
+        _lock(workdir, stack)
+        processes.require_shared(workdir)
+        checkpoints = _open_checkpoints(workdir, config)
+        stack.enter_context(watch)
         state = _start_or_resume(run, checkpoints)
         start = int(state.step)
         owes = scoring is not None and start and scores_at(config, start) and not checkpoints.is_scored(start)
@@ -92,13 +93,38 @@ def _roll_back(run: Run, checkpoints: Checkpoints, rollbacks: Rollbacks, error: 
     """Notes that the run goes back to its latest checkpoint. Raises UserError if it may not, or no more."""
     allowed, reason = run.config.checkpoint.rollbacks, str(error)
     checkpoints.wait()
+    to = max(checkpoints.steps(), default=0)
+    repeated = ""
+    if rollbacks.has_repeated(to, error.step):
+        repeated = (
+            f". It failed at the same step before: another RNG key does not help from the checkpoint of step {to}"
+        )
     if len(rollbacks) >= allowed:
         tried = f" after {allowed} times back to a checkpoint" if allowed else ""
-        raise UserError(f"{reason}: stopped{tried}, {last_good(checkpoints)}. {run.advice_on_non_finite()}") from error
-    to = max(checkpoints.steps(), default=0)
-    rollbacks.add(to, reason)
+        raise UserError(
+            f"{reason}: stopped{tried}, {last_good(checkpoints)}{repeated}. {run.advice_on_non_finite()}"
+        ) from error
+    rollbacks.add(to, reason, error.step)
     if jax.process_index() == 0:
-        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times)")
+        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times){repeated}")
+
+
+def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+    """Keeps other jobs out of the work directory until the stack ends. Raises UserError if one is there.
+
+    Process 0 holds the lock for all processes of its job. A bucket has no locks.
+    """
+    refused = ""
+    if jax.process_index() == 0 and not bucket.is_bucket(workdir):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(disk.only_one(workdir / ".lock", "training"))
+        except UserError as error:
+            refused = str(error)
+        except OSError as error:
+            refused = f"--workdir={workdir}: {error.strerror or error}; choose one that can be written"
+    if refused := processes.from_first(refused):
+        raise UserError(refused)
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
