@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from runs import records, state, terms, wait_for
+from test_rollbacks import config
 from tiny import DIGITS
 
 from introvae_jax import startup
@@ -88,9 +89,19 @@ def test_the_first_signal_asks_to_stop_and_the_second_ends_at_once(number, ended
     assert signal.getsignal(number) == before
 
 
-def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):
-    from test_rollbacks import config
+def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, capfd):
+    """A file stands where the folder should be: root, who may write anywhere, fails too."""
+    (tmp_path / "pictures").touch()
+    (tmp_path / "curves.png").mkdir()
+    short = config(rollbacks=0, steps=20)
+    short.log.pictures_every = 10
+    assert loop.train(short, tmp_path)
+    said = capfd.readouterr().err
+    assert said.count("warning") == 1
+    assert f"{tmp_path}/pictures: " in said and "trains on without this picture" in said
 
+
+def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):
     trained = []
     thread = threading.Thread(target=lambda: trained.append(loop.train(config(rollbacks=0, steps=10), tmp_path)))
     thread.start()
