@@ -84,7 +84,7 @@ def main(_) -> None:
     with tempfile.TemporaryDirectory(prefix="introvae_jax_") as folder:
         workdir = pathlib.Path(folder)
         run = InterruptedRun(config, workdir, source.open_splits(config.data), parallel.replicas())
-        with processes.Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1, None)) as checkpoints:
+        with processes.Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
             session = Session(run, checkpoints, None, StopRequest(), watch, Trace())
             session.advance(run.replicas.replicate(jax.jit(run.fresh_state)()))
     seconds = run.feed.seconds

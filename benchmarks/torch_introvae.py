@@ -1,9 +1,9 @@
 """IntroVAE in PyTorch, written from the paper and published descriptions, for benchmarks/train_step.py to compare with.
 
-`released`: the step as the authors' code takes it, each backward pass through everything that it can reach. Their
-order, the encoder's update before the decoder's backward pass, is refused by today's PyTorch, which finds the encoder
-changed under it; here both updates come last, which costs the same. `tuned`: the same losses by what a user could try:
-channels_last, torch.compile, bfloat16 by autocast, and no gradient that nobody uses.
+Both forms take the simultaneous step: both losses see the same encoder, and both updates come last. The authors' code
+updates alternately: its decoder's loss encodes the generated images again with the updated encoder. `plain`: each
+backward pass goes through everything that it reaches. `tuned`: the same losses with channels_last, torch.compile,
+bfloat16 by autocast, and no gradient that nobody uses.
 """
 
 from collections.abc import Callable
@@ -144,7 +144,7 @@ def points(width: int, depth: int, z_dim: int) -> tuple[nn.Module, nn.Module]:
 
 
 def trainer(networks: tuple[nn.Module, nn.Module], weights: Weights, device: str, kind: str) -> Trainer:
-    """Of networks that are given away. kind: "released", "tuned", or either with " bfloat16" behind."""
+    """Of networks that are given away. kind: "plain", "tuned", or either with " bfloat16" behind."""
     networks, tuned = tuple(network.to(device) for network in networks), kind.startswith("tuned")
     if tuned:
         torch._functorch.config.donated_buffer = False  # two losses go back through what a compiled network stored

@@ -38,6 +38,7 @@ def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
         config.objective.warmup_steps = 5_000
     else:
         presets.CIFAR10[argument].apply(config, images=50_000)
+        config.data.mirror = False  # as in both codes
         config.model.block_norm = "branch" if argument == "soft_introvae" else "sum"
         config.model.prior = "sphere" if argument == "age" else "normal"
     config.checkpoint.every = 5_000

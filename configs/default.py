@@ -9,7 +9,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of parameters, noise and data order
     config.steps = 100_000  # optimizer steps of each network, warm-up included
     config.batch_size = 16  # images per step, over all devices
-    config.accumulate = 1  # parts that a device's share of a batch is split into: less memory, the same batch
 
     data = config.data = ml_collections.ConfigDict()
     data.source = "folder"  # "digits" (embedded), "folder", "tfds" (of introvae_jax.prepare) or "density" (2-D)
@@ -33,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.prior = "normal"  # where latents live: "normal", or "sphere" (age)
     model.norm = "batch"  # "batch" (moments of the global batch), "group" or "none"
     model.block_norm = "sum"  # what a block's second norm sees: "sum" (IntroVAE) or "branch" (Soft-IntroVAE)
-    model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in some released weights
+    model.expand_equal = False  # 1x1 convolutions between equal channel counts, as in IntroVAE's released code
     model.dtype = "float32"  # what convolutions compute in: "float32" or "bfloat16"
     model.width = 256  # units of a hidden layer (mlp)
     model.depth = 4  # hidden layers (mlp)
@@ -54,13 +53,16 @@ def get_config() -> ml_collections.ConfigDict:
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
     objective.decoder_updates = 1  # of the decoder (and its EMA) for each of the encoder, in the warm-up too
     objective.warmup_steps = 2_000  # first steps, trained as a plain VAE
+    objective.warmup_beta = 0.0  # weight of the reconstruction term in these steps; 0 for that of beta
 
     optim = config.optim = ml_collections.ConfigDict()
     optim.learning_rate = 2e-4  # Adam, both networks
     optim.beta1 = 0.9  # Adam's decay of the first moment
     optim.beta2 = 0.999  # Adam's decay of the second moment
+    optim.epsilon = 1e-8  # Adam's term beside the root of the second moment
     optim.schedule = "constant"  # "constant", "cosine" (to 0 at the last step) or "step"
-    optim.decay_steps = ()  # "step" only: the rate falls to a tenth at each of these steps
+    optim.decay_steps = ()  # "step" only: the rate is multiplied by decay_factor at each of these steps
+    optim.decay_factor = 0.1  # "step" only
     optim.clip_norm = 0.0  # clip each network's gradient to this global norm; 0 for no clipping
     optim.ema_decay = 0.999  # of the averaged weights that samples are drawn with
 

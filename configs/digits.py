@@ -32,6 +32,7 @@ def get_config(argument: str = "introvae") -> ml_collections.ConfigDict:
     config.objective.warmup_steps = 500
     if argument == "soft_introvae":
         config.objective.beta = 2.0
+        config.objective.beta_neg = 128.0
         config.objective.update_order = "alternating"
     if argument == "age":
         config.model.prior = "sphere"

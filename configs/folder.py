@@ -2,7 +2,7 @@
 
     python -m introvae_jax.main --config=configs/folder.py --config.data.path=DIR
 
-png, jpg and webp, nested folders, grey or colour; other sizes need other channels, for instance
+png, jpeg, webp, bmp, gif and tiff, nested folders, grey or colour; other sizes need other channels, for instance
     --config.data.size=32 --config.model.channels="(32, 64, 128)"
 Settings: the paper's for 128x128 with the reconstruction weight scaled by the number of pixels; a
 start, not tuned for your images. Wants an accelerator: about 2 s a step on two CPU cores.

@@ -60,6 +60,8 @@ def get_config(argument: str = "8gaussians") -> ml_collections.ConfigDict:
     elif objective == "soft_introvae":
         config.objective.beta_kl, beta_rec, config.objective.beta_neg = presets.DENSITY_SOFT[density]
         config.objective.beta, config.objective.gamma = 2 * beta_rec, 1e-8
+        if job == "published":
+            config.optim.epsilon = presets.soft_epsilon(values=2)
     else:
         config.objective.beta_kl, beta_rec = presets.DENSITY_VAE[density]
         config.objective.beta = 2 * beta_rec

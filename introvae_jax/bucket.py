@@ -15,7 +15,7 @@ import uuid
 from etils import epath
 import tensorstore
 
-from introvae_jax.errors import UserError, one_line
+from introvae_jax.errors import UserError, install, one_line
 
 SCHEME = "gs://"
 os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed too, epath would start it for a bucket
@@ -36,7 +36,7 @@ def at(path: str | os.PathLike) -> epath.Path:
         import fsspec
         import gcsfs  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{text}: a bucket needs gcsfs ({error}): pip install '.[gcs]'") from error
+        raise UserError(f"{text}: a bucket needs gcsfs ({error}): {install('gcs')}") from error
     defaults = fsspec.config.conf.setdefault("gcs", {})
     defaults.setdefault("use_listings_cache", False)  # TensorStore and other processes write there as well
     return epath.Path(text)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -26,8 +25,12 @@ NETWORKS = ("residual", "mlp")
 PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
+# What a run does whose stored config is older than the key.
+BEFORE = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
+
+REMOVED = {"accumulate": 1}  # former keys, with the value that changed nothing
 
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
@@ -36,18 +39,24 @@ _CHOICES = {
     "objective.update_order": UPDATE_ORDERS, "optim.schedule": SCHEDULES,
 }  # fmt: skip
 _AT_LEAST_ONE = (
-    "steps", "batch_size", "accumulate", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
+    "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
     "log.every", "log.pictures_every",
     "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
-_ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl")
+_AT_MOST = {
+    "steps": 2**31 - 1, "batch_size": 2**20, "data.threads": 2**12, "model.z_dim": 2**16, "model.width": 2**16,
+    "model.depth": 2**10,
+}  # fmt: skip
+MOST_CHANNELS = 2**16  # of one layer
+MOST_CALIBRATION_IMAGES = 2**26
+_ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl", "optim.epsilon", "optim.decay_factor")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
-    "objective.match_x", "objective.match_z",
+    "objective.match_x", "objective.match_z", "objective.warmup_beta",
     "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
     "checkpoint.rollbacks",
 )  # fmt: skip
-_BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay")
+_BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay", "optim.decay_factor")
 RULED = (
     *_CHOICES, *_AT_LEAST_ONE, *_ABOVE_ZERO, *_NOT_NEGATIVE, *_BELOW_ONE,
     "data.path", "data.name", "data.size", "data.crop", "data.mirror", "data.dequantize", "data.test_fraction",
@@ -56,11 +65,17 @@ RULED = (
 )  # fmt: skip
 
 
-def require_file(argument: str) -> None:
-    """Raises UserError if there is no file FILE for a --config=FILE or FILE:ARGUMENT."""
-    path = argument.partition(":")[0]
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--config={argument}: there is no file {path}; the experiments are in configs/")
+# Keys of the networks that came after the first checkpoints, with the values that those were trained with.
+NEWER = {"network": "residual", "prior": "normal", "block_norm": "sum", "expand_equal": False}
+# What a stored config needs so that its networks can be built, by network.
+_STORED = {
+    "residual": {
+        "data.size": int, "data.channels": int, "data.crop": str, "data.resize": str, "model.channels": tuple,
+        "model.z_dim": int, "model.prior": str, "model.norm": str, "model.block_norm": str, "model.expand_equal": bool,
+        "model.dtype": str, "model.remat": bool,
+    },
+    "mlp": {"data.name": str, "model.z_dim": int, "model.width": int, "model.depth": int},
+}  # fmt: skip
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -81,6 +96,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values[key] in allowed, key, "one of " + ", ".join(map(repr, allowed)))
     for key in _AT_LEAST_ONE:
         require(values[key] >= 1, key, "1 or more")
+    for key, most in _AT_MOST.items():
+        require(values[key] <= most, key, f"{most:,} or less")
+    most = MOST_CALIBRATION_IMAGES // values["batch_size"]
+    require(values["checkpoint.calibration_batches"] <= most, "checkpoint.calibration_batches",
+            f"{most:,} or less for batch_size = {values['batch_size']:,}")  # fmt: skip
     for key in _ABOVE_ZERO:
         require(values[key] > 0, key, "above 0")
     for key in _NOT_NEGATIVE:
@@ -103,9 +123,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
         _check_images(values, require)
     _check_eval(values, require)
-    if values["objective.name"] == "age":
-        require(values["accumulate"] == 1, "accumulate",
-                "1 for objective.name = 'age', whose KL is that of the whole batch")  # fmt: skip
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
@@ -143,16 +160,8 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
 
 
 def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What the residual networks need."""
-    size, channels = values["data.size"], values["model.channels"]
-    require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
-    stages = int(math.log2(size / 4))
-    require(len(channels) == stages, "model.channels",
-            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}")  # fmt: skip
-    require(all(type(c) is int and c >= 1 for c in channels), "model.channels", "whole numbers above 0")
-    if values["model.norm"] == "group":
-        require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
-                f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
+    """What a run on images needs."""
+    _check_residual(values, require)
     age = values["objective.name"] == "age"
     require((values["model.prior"] == "sphere") == age, "model.prior",
             "'sphere' for objective.name = 'age', 'normal' for the others (configs/digits.py:age sets it)")  # fmt: skip
@@ -160,14 +169,75 @@ def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], No
         require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
 
 
+def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
+    """What the residual networks need."""
+    size, channels = values["data.size"], values["model.channels"]
+    require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
+    stages = int(math.log2(size / 4))
+    require(len(channels) == stages, "model.channels",
+            f"{stages} channel counts, log2(data.size / 4) for data.size = {size}, "
+            f"for instance --config.model.channels=\"{_doubling(channels, stages)}\"")  # fmt: skip
+    require(all(type(c) is int and 1 <= c <= MOST_CHANNELS for c in channels), "model.channels",
+            f"whole numbers from 1 to {MOST_CHANNELS:,}")  # fmt: skip
+    if values["model.norm"] == "group":
+        require(all(c % GROUP_SIZE == 0 for c in channels), "model.channels",
+                f"multiples of {GROUP_SIZE}, the group size of model.norm = 'group'")  # fmt: skip
+
+
+def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
+    """Channel counts for `stages` that start as `channels` and double up to 512, as in the paper's networks."""
+    first = channels[0] if channels and type(channels[0]) is int and channels[0] >= 1 else 32
+    return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
+
+
+def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
+    """The config of the checkpoint at `place`, with the keys of the networks that are newer than it.
+
+    Only what the networks are built from is looked at: other values may be those of another version.
+    Raises UserError if a value is missing or no network can be built from it.
+    """
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in ("data", "model")):
+        raise UserError(f"{place}: it holds no config with the sections data and model")
+    config = {**config, "model": {**NEWER, **config["model"]}}
+    values = flatten({name: config[name] for name in ("data", "model")})
+
+    def require(ok: bool, key: str, allowed: str) -> None:
+        if not ok:
+            found = f"{values[key]!r:.80}" if key in values else "nothing"
+            raise UserError(f"{place}: its config has {found} for {key}: must be {allowed}")
+
+    network = values.get("model.network")
+    require(isinstance(network, str) and network in _STORED, "model.network", "one of " + ", ".join(_STORED))
+    for key, kind in _STORED[network].items():
+        require(type(values.get(key)) is kind, key, f"of type {kind.__name__}")
+        require(key not in _CHOICES or values[key] in _CHOICES[key], key, f"one of {_CHOICES.get(key)}")
+        require(key not in _AT_LEAST_ONE or values[key] >= 1, key, "1 or more")
+        require(key not in _AT_MOST or values[key] <= _AT_MOST[key], key, f"{_AT_MOST.get(key, 0):,} or less")
+    if network == "mlp":
+        require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(DENSITIES))
+        return config
+    try:
+        crop_box(values["data.crop"], 1, 1)
+    except ValueError:
+        require(False, "data.crop", CROPS)
+    _check_residual(values, require)
+    return config
+
+
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
 
-    Keys that only one of them has came or went with a version and are passed over.
+    A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are ignored, unless the
+    run used a feature that this version no longer has.
     """
-    old, new = flatten(stored), flatten(config)
-    may_change = MAY_CHANGE if new["model.norm"] == "batch" else (*MAY_CHANGE, "accumulate")  # each part's own moments
-    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(may_change)]
+    old, new = BEFORE | flatten(stored), flatten(config)
+    for key, unused in REMOVED.items():
+        if old.get(key, unused) != unused:
+            raise UserError(
+                f"{workdir} was trained with config.{key} = {old[key]!r}, which this version no longer has. Resume it "
+                "with the version that wrote it, or start over in another --workdir"
+            )
+    fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(MAY_CHANGE)]
     if new["optim.schedule"] == "cosine":
         fixed.append("steps")  # the rate at every step depends on it
     changed = [f"config.{k}: {old[k]!r} there, {new[k]!r} now" for k in fixed if old[k] != new[k]]

@@ -14,7 +14,7 @@ import shlex
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "The released file: a state dict or whole networks, by torch.save.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the checkpoint goes; one without checkpoints.")
@@ -29,16 +29,14 @@ _FAMILY = flags.DEFINE_enum(
 
 def main(_) -> None:
     """Converts the file that the flags name."""
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.released import conversion
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax.released import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
         raise errors.UserError("--weights and --workdir must not be empty")
     argument = (
         config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.value is not None else conversion.DEFAULT
     )
-    if _CONFIG.value is not None:
-        config_lib.require_file(argument)
     config, told = conversion.convert(_WEIGHTS.value, _WORKDIR.value, family=_FAMILY.value, config=_CONFIG.value)
     workdir = f"--workdir={_WORKDIR.value}"
     print(

@@ -62,6 +62,15 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_files(directory: str | os.PathLike) -> None:
+    """Raises UserError if there is a FIFO or a device below `directory`: reading one may never end."""
+    if bucket.is_bucket(directory):
+        return
+    for path in pathlib.Path(directory).rglob("*"):
+        if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+            raise UserError(f"{path}: neither a file nor a folder; remove it")
+
+
 @contextlib.contextmanager
 def only_one(path: str | os.PathLike, purpose: str) -> Iterator[None]:
     """Holds a lock on the file `path`, on this machine or a network disk; it ends with the process, however that ends.

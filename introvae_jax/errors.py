@@ -1,13 +1,14 @@
 """How every command ends when the user is to blame: one clear line, exit status 1, no traceback."""
 
 from collections.abc import Callable, Sequence
-import contextlib
-import io
+import os
 import sys
 import types
 from typing import Any
 
 from absl import app, flags, logging
+
+from introvae_jax import progress
 
 AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
 
@@ -29,31 +30,40 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     What the libraries log, tracebacks of their threads included, is shown from --verbosity=0 on, and
     the traceback of the error itself at --verbosity=1.
     """
+    from introvae_jax import command_line  # here, because it raises the UserError of this module
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # ml_collections prints tracebacks of its own
-                rest = flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, OSError) as error:
-            fail(one_line(error))
-        if len(rest) > 1:
-            fail(f"unexpected argument {rest[1]!r}: every option is a flag, --name=value; --help lists them")
-        return rest
+            return command_line.parse(argv)
+        except UserError as error:
+            fail(str(error))
 
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines; a fatal one is shown
+        announce()
         try:
             main(argv)
         except UserError as error:
             if flags.FLAGS.verbosity >= 1:
                 raise
             fail(str(error), error.status)
+        except ModuleNotFoundError as error:
+            fail_without(error)
         except KeyboardInterrupt:
             fail("interrupted; what was written before stays")
 
     sys.excepthook, sys.unraisablehook = _tell, _tell_unraisable
     app.run(guarded, flags_parser=parse)
+
+
+def announce() -> None:
+    """Phases are announced from now on; for a command whose imports take long, before `run`."""
+    try:
+        progress.start(os.environ)
+    except ValueError as error:
+        fail(str(error))
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
@@ -75,17 +85,42 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def warn(message: str) -> None:
-    """One line on stderr for what the user should know and the run survives."""
-    print(f"introvae_jax: warning: {message}", file=sys.stderr, flush=True)
+    """One line on stderr, of the main process, for what the user should know and the run survives."""
+    progress.say(f"introvae_jax: warning: {printable(message)}")
 
 
 def fail(message: str, status: int = 1) -> None:
     """Ends the process with `message` and the exit status."""
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    say(message)
     sys.exit(status)
 
 
-def one_line(error: Exception) -> str:
+def say(message: str) -> None:
+    """One line on stderr for what ends this process, whichever of several it is."""
+    progress.say(f"introvae_jax: error: {progress.console.label}{printable(message)}", always=True)
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters and bytes that are not UTF-8 escaped: a terminal obeys some of them."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def fail_without(error: ModuleNotFoundError) -> None:
+    """Ends the process with the command that installs the optional package that `error` is about."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "introvae_jax", "benchmarks", "configs"):
+        raise error  # a mistake of ours
+    package = {"skimage": "scikit-image"}.get(name, name)
+    fail(f"the package {package} is not installed: pip install {package}")
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional dependency. From a clone: the package is in no index."""
+    return f"pip install '.[{extra}]' in a clone of the repository"
+
+
+def one_line(error: BaseException) -> str:
     """The words of an error whose library spreads them over several lines; of a traceback in them, the end."""
     text = str(error.args[0]) if len(error.args) == 1 else str(error)  # str() of a KeyError quotes and escapes
     head, traceback, tail = text.partition("Traceback (most recent call last):")

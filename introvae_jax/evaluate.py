@@ -1,19 +1,19 @@
 """Scores a trained model, or one set of images against another. Usage:
 
-    python -m introvae_jax.evaluate --workdir=RUN --metrics=fid50k,swd16k,reconstruction
+    python -m introvae_jax.evaluate --workdir=RUN --metrics=fid50k,swd16384,reconstruction
     python -m introvae_jax.evaluate --workdir=RUN --metrics=fid,kid --floor     as many images as there are
     python -m introvae_jax.evaluate --workdir=RUN --metrics=ood --ood=DIR       does it tell other images?
     python -m introvae_jax.evaluate --real=DIR --fake=DIR --metrics=fid         no model needed
 
 Of sets of images: fid, kid, precision_recall (Inception-v3), alexnet_frechet, alexnet_kernel, alexnet_precision_recall
-(no download), swd, msssim; with a number of images as in fid50k, or as many as there are; fid50k_full takes all real
-ones. Of the encoder, on held-out images: reconstruction, active_units, likelihood, ood.
+(no download), swd, msssim; with a number of images as in fid50k (k is 1,000), or as many as there are; fid50k_full
+takes all real ones. Of the encoder, on held-out images: reconstruction, active_units, likelihood, ood.
 The table and a record with the protocol of each figure go to RUN/evaluations/. docs/evaluation.md tells more.
 """
 
 from absl import flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 DEFAULT_METRICS = "fid,reconstruction"  # of a model; of a set of images "fid"
 
@@ -48,10 +48,12 @@ _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a 
 
 def main(_) -> None:
     """Scores what the flags name."""
-    from introvae_jax import programs  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.evaluation import job
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax import programs
+        from introvae_jax.evaluation import job
 
-    programs.keep()
+    with progress.phase("starting the devices"):
+        programs.keep()
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     options = job.Options(

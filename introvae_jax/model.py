@@ -6,6 +6,12 @@
     copies = model.reconstruct(images)
 
 Each image is treated by itself: BatchNorm uses the statistics stored with the checkpoint.
+
+`load` raises UserError. Methods of a model raise `inputs.InvalidArgument` for arguments that they cannot take, which is
+a ValueError and a UserError.
+
+JAX has threads, which a forked process lacks: using a model there would hang, so it raises UserError. Start processes
+with `multiprocessing.get_context("spawn")` and pass them the model (it can be pickled) or load it there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +25,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax import config as config_lib
+from introvae_jax import inputs, progress
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.nets import mlp, residual
 from introvae_jax.training import parallel
 
 WEIGHTS = ("ema", "raw")
+VARIABLES = ("encoder_variables", "decoder_variables", "decoder_rec_variables")
 
 
 def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -49,15 +58,18 @@ def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> t
     return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class Model:
     """Encoder and decoder with fixed weights and BatchNorm statistics: every image is treated by itself.
+
+    Models can be pickled. Two are equal if all but their batch_size is equal.
 
     config: nested dictionaries, as stored with the run. decoder_variables hold the BatchNorm statistics of
     samples of the prior, decoder_rec_variables those of latents of real images: they differ, and each use
     takes its own. step: of the checkpoint. weights: "ema" or "raw".
     batch_size: images that go through a network at once, over all local devices; changes speed and memory only.
     data_identity: of the images that it was trained on, "" if they are not known.
+    Raises InvalidArgument (a ValueError) for a batch_size that is no whole number above 0.
     """
 
     config: Mapping[str, Any]
@@ -70,9 +82,11 @@ class Model:
     data_identity: str = ""
 
     def __post_init__(self) -> None:
+        self.batch_size = inputs.whole_number("batch_size", self.batch_size)
+        _require_own_process()
         self._encoder, self._decoder = build_networks(self.config)
         self._replicas = parallel.local_replicas()
-        for name in ("encoder_variables", "decoder_variables", "decoder_rec_variables"):
+        for name in VARIABLES:
             setattr(self, name, self._replicas.replicate(getattr(self, name)))
 
     @classmethod
@@ -95,54 +109,85 @@ class Model:
         """(height, width, channels) of its images, (2,) of points."""
         return example_shape(self.config)
 
-    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """mu and logvar, float32 [N, z_dim], of images [N, H, W, C], uint8 or float in [0, 1]."""
-        images = np.asarray(images)
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(f"images of shape {images.shape}: this model takes (N, {self.image_shape})")
-        if images.dtype == np.uint8:
-            images = images / np.float32(255)
-        elif not np.issubdtype(images.dtype, np.floating):
-            raise ValueError(f"images of type {images.dtype}: this model takes uint8, or floats in [0, 1]")
-        encode = functools.partial(_apply, self._encoder, self.encoder_variables)
-        return self._in_batches(encode, images.astype(np.float32))
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        return f"Model({shape}, z_dim={self.z_dim}, step={self.step}, weights={self.weights!r})"
 
-    def decode(self, z: np.ndarray, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Model):
+            return NotImplemented
+        plain, others = self._without_devices(), other._without_devices()
+        batch_size = {"batch_size": None}
+        variables, others_variables = ([fields.pop(name) for name in VARIABLES] for fields in (plain, others))
+        return plain | batch_size == others | batch_size and _same_arrays(variables, others_variables)
+
+    __hash__ = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, tuple(self._without_devices().values())
+
+    def _without_devices(self) -> dict[str, Any]:
+        """The fields by name, arrays as numpy arrays."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {name: jax.device_get(fields[name]) for name in VARIABLES}
+
+    def encode(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """mu and logvar, float32 [N, z_dim], of images or points.
+
+        images: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; Pillow images, one or a list, which are
+        cropped, resized and converted as the training images are; or, for a model of points, finite numbers [N, 2].
+        Raises InvalidArgument (a ValueError) for another shape or type, values outside [0, 1], NaN or infinity.
+        """
+        if len(self.image_shape) == 1:
+            x = inputs.points(images, self.image_shape)
+        else:
+            x = inputs.images(images, self.config["data"], self.image_shape)
+        return self._in_batches(functools.partial(_apply, self._encoder, self.encoder_variables), x, "encoding")
+
+    def decode(self, z: Any, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
         """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
 
         posterior: whether the latents come from images (`encode`) rather than from the prior.
         clip: False for the decoder's own output, which a likelihood is about.
+        Raises InvalidArgument (a ValueError) for latents of another shape, NaN or infinity.
         """
-        variables = self.decoder_rec_variables if posterior else self.decoder_variables
-        decode = functools.partial(_apply, self._decoder, variables)
-        images = self._in_batches(decode, np.asarray(z, np.float32))
-        return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
+        return self._decode(inputs.latents(z, self.z_dim), posterior=posterior, clip=clip)
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
-        """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone."""
-        return self.decode(self.latents(np.arange(seed, seed + num)))
+        """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone.
 
-    def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """decode(mu) of images as in `encode`: float32 [N, H, W, C] in [0, 1]."""
-        return self.decode(self.encode(images)[0], posterior=True)
+        Raises InvalidArgument (a ValueError) unless `num` is a whole number above 0 and all seeds are in [0, 2**32).
+        """
+        return self.decode(self.latents(inputs.seed_range(seed, num)))
+
+    def reconstruct(self, images: Any) -> np.ndarray:
+        """decode(mu) of images: float32 [N, H, W, C] in [0, 1]. Takes and raises what `encode` does."""
+        return self._decode(self.encode(images)[0], posterior=True, clip=True)
 
     def latents(self, seeds: Sequence[int]) -> np.ndarray:
-        """Prior samples, float32 [N, z_dim], one for each seed. Raises UserError for a seed outside [0, 2**32)."""
-        for seed in seeds:
-            if not 0 <= seed < 2**32:
-                raise UserError(f"seed {seed}: must be at least 0 and below 2**32")
-        return np.asarray(_normal(jnp.asarray(seeds, jnp.uint32), self.z_dim))
+        """Prior samples, float32 [N, z_dim], one for each seed.
 
-    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray) -> Any:
+        Raises InvalidArgument (a ValueError) for a seed that is no whole number in [0, 2**32).
+        """
+        return self._in_batches(functools.partial(_normal, self.z_dim), inputs.seeds(seeds), "drawing latents")
+
+    def _decode(self, z: np.ndarray, *, posterior: bool, clip: bool) -> np.ndarray:
+        """As `decode`, also of what a diverged encoder gave."""
+        variables = self.decoder_rec_variables if posterior else self.decoder_variables
+        images = self._in_batches(functools.partial(_apply, self._decoder, variables), z, "decoding")
+        return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
+
+    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray, doing: str) -> Any:
         """`function` over slices of one size (the last is padded), so that one compiled program serves all."""
-        if len(x) == 0:
-            raise ValueError("no images: one or more are needed")
+        _require_own_process()
         outputs = []
-        for start in range(0, len(x), self.batch_size):
-            part = x[start : start + self.batch_size]
-            padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
-            result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
-            outputs.append(result)
+        with progress.phase(doing, len(x), "images") as batches:
+            for start in range(0, len(x), self.batch_size):
+                part = x[start : start + self.batch_size]
+                padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
+                result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
+                outputs.append(result)
+                batches.advance(len(part))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
 
 
@@ -152,33 +197,46 @@ def _apply(network: nn.Module, variables: Any, x: jax.Array) -> Any:
     return network.apply(variables, x, stored=True)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _normal(seeds: jax.Array, z_dim: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _normal(z_dim: int, seeds: jax.Array) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), (z_dim,)))(seeds)
 
 
-def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
-    """`num` latents on the great-circle path from z0 to z1, both [Z], ends included: float32 [num, Z].
-
-    The length goes linearly from one to the other. Source: Shoemake 1985; White 2016 (arXiv 1609.04468).
-    """
-    t = np.linspace(0.0, 1.0, num)[:, None]
-    length0, length1 = np.linalg.norm(z0), np.linalg.norm(z1)
-    unit0, unit1 = z0 / max(length0, 1e-12), z1 / max(length1, 1e-12)
-    angle = np.arccos(np.clip(unit0 @ unit1, -1.0, 1.0))
-    if np.sin(angle) < 1e-6:
-        return np.float32((1 - t) * z0 + t * z1)
-    direction = (np.sin((1 - t) * angle) * unit0 + np.sin(t * angle) * unit1) / np.sin(angle)
-    return np.float32(direction * ((1 - t) * length0 + t * length1))
+def _same_arrays(a: Any, b: Any) -> bool:
+    """Whether two trees of arrays have the same paths and the same values."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
+    return all(
+        np.array_equal(x, y, equal_nan=True) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
-def parse_step(text: str) -> int | str | None:
-    """A flag's "latest", "best" or number, as `load` takes it. Raises UserError for anything else."""
-    if text in ("latest", "best"):
-        return None if text == "latest" else text
-    if not text.isdecimal():
-        raise UserError(f"--step={text}: must be latest, best or a number")
-    return int(text)
+@functools.cache
+def _process_of_models() -> int:
+    """The process that made the first model: JAX's threads are there, and not in a fork of it."""
+    return os.getpid()
+
+
+def _require_own_process() -> None:
+    """Raises UserError in a fork of a process that has models, where JAX would wait for threads forever."""
+    if os.getpid() != _process_of_models():
+        raise UserError(
+            "a model is used in a forked process, where JAX hangs: start the process with "
+            'multiprocessing.get_context("spawn"), or load the model only in the new process'
+        )
+
+
+def parse_step(step: Any) -> int | str | None:
+    """None for "latest", "best", or a number, also one in digits. Raises UserError for anything else."""
+    if step is None or step == "latest":
+        return None
+    if step == "best":
+        return step
+    if isinstance(step, str):
+        step = int(step) if step.isdecimal() and len(step) < 20 else step
+    if not isinstance(step, int | np.integer):
+        raise UserError(f"--step={step}: must be latest, best or a number")
+    return int(step)
 
 
 def load(
@@ -186,17 +244,21 @@ def load(
 ) -> Model:
     """The model of a run, ready to sample.
 
-    workdir: the run's work directory. step: of the checkpoint, the latest without one, or "best", the one that
+    workdir: the run's work directory. step: of the checkpoint; "latest" (as without one), or "best", the one that
     scored best while training (`config.eval`). weights: "ema" (averaged, the default) or "raw". batch_size: images
     that go through a network at once.
     Raises UserError if there is no such checkpoint or it is damaged.
     """
+    _require_own_process()
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r}: must be one of {', '.join(WEIGHTS)}")
-    checkpoints = Checkpoints(workdir)
-    steps = checkpoints.steps()
+    batch_size = inputs.whole_number("batch_size", batch_size)
+    with progress.phase(f"opening {workdir}"):
+        checkpoints = Checkpoints(workdir)
+        steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir}: no checkpoint yet")
+    step = parse_step(step)
     if step == "best":
         step = checkpoints.best()
         if step is None:
@@ -205,20 +267,29 @@ def load(
         raise UserError(f"{workdir}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     step = steps[-1] if step is None else step
 
+    place = checkpoints.directory / str(step)
     stored = checkpoints.restore_run(step)
-    config = stored["config"]
-    encoder, decoder = build_networks(config)
+    config = config_lib.complete_stored(stored.get("config"), place)
+    encoder, decoder = _shapes(config)
     field = "ema" if weights == "ema" else "params"
-    inputs = {
-        "encoder": (encoder, jnp.zeros((1, *example_shape(config)))),
-        "decoder": (decoder, jnp.zeros((1, decoder.z_dim))),
-    }
-    template = {
-        name: {field: jax.eval_shape(net.init, jax.random.key(0), x)["params"]} for name, (net, x) in inputs.items()
-    }
-    players, statistics = checkpoints.restore_model(step, template)
-    checkpoints.close()
+    template = {"encoder": {field: encoder["params"]}, "decoder": {field: decoder["params"]}}
+    kinds = {"encoder": encoder.get("batch_stats", {}), "decoder": decoder.get("batch_stats", {})}
+    with progress.phase(f"loading the checkpoint of step {step}"):
+        players, statistics = checkpoints.restore_model(step, template, {weights: kinds})
+        checkpoints.close()
+    found = statistics.get(weights, {})
+    found.setdefault("decoder_rec", found.get("decoder", {}))  # older checkpoints have one set for both
     return Model.create(
-        config, players["encoder"][field], players["decoder"][field], statistics[weights],
-        step=step, weights=weights, batch_size=batch_size, data_identity=stored["data_identity"],
+        config, players["encoder"][field], players["decoder"][field], found,
+        step=step, weights=weights, batch_size=batch_size, data_identity=stored.get("data_identity", ""),
     )  # fmt: skip
+
+
+def _shapes(config: Mapping[str, Any]) -> list[Any]:
+    """Shapes of the variables of the encoder and of the decoder; nothing is allocated."""
+    encoder, decoder = build_networks(config)
+    inputs_of = ((encoder, example_shape(config)), (decoder, (decoder.z_dim,)))
+    return [
+        jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+        for network, shape in inputs_of
+    ]

@@ -1,14 +1,24 @@
-"""Grids of images as PNG files, and the records that curves are plotted from."""
+"""Sheets of images as picture files, and the records that curves are plotted from."""
 
 import math
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from introvae_jax import disk
 from introvae_jax.reporting import records
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of single pictures, by suffix
+QUALITY = 95  # of JPEG and WebP
+MOST_PIXELS = {"PNG": 65_535, "JPEG": 65_535, "WEBP": 16_383}  # a side; the last two are the formats' own
+READABLE = 128  # pixels a side that images of a sheet are enlarged to
+SHEET_SIDE = 2048  # pixels a side that a sheet is not enlarged beyond
+GAP = 2  # pixels between the images of a sheet
+HEADER = 16  # pixels for the names of the columns
+FRAME_MS = 100  # of an animation
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -16,16 +26,47 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.uint8(np.clip(images, 0.0, 1.0) * 255.0 + 0.5)
 
 
-def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """One picture of images [N, H, W, C] in [0, 1], row by row; as square as can be without `columns`."""
+def factor(num: int, columns: int, height: int, width: int) -> int:
+    """The whole number by which the images of a sheet are enlarged.
+
+    The smallest that gives them READABLE pixels a side, or less where the sheet would exceed SHEET_SIDE pixels a side;
+    at least 1.
+    """
+    largest = max(columns * width, math.ceil(num / columns) * height)
+    return max(1, min(math.ceil(READABLE / max(height, width)), SHEET_SIDE // largest))
+
+
+def sheet_size(num: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    """Width and height in pixels of `grid`'s picture."""
+    times, rows = factor(num, columns, height, width), math.ceil(num / columns)
+    return columns * (times * width + GAP) - GAP, rows * (times * height + GAP) - GAP
+
+
+def square(num: int) -> int:
+    """Columns of a sheet that is as square as can be."""
+    return math.ceil(math.sqrt(num))
+
+
+def grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
+    """One picture of images [N, H, W, C] in [0, 1], row by row; as square as can be without `columns`.
+
+    Small images are enlarged, each pixel to a square, by `factor`.
+    """
     num, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(num))
-    rows = math.ceil(num / columns)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+    columns = columns or square(num)
+    times = factor(num, columns, height, width)
+    full_width, full_height = sheet_size(num, columns, height, width)
+    canvas = np.full((full_height, full_width, channels), 255, np.uint8)
+    height, width = times * height, times * width
     for i, image in enumerate(to_uint8(images)):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = image
+        top, left = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
+        canvas[top : top + height, left : left + width] = enlarged(image, times)
     return to_image(canvas)
+
+
+def enlarged(image: np.ndarray, times: int) -> np.ndarray:
+    """An image [H, W, C] with each pixel as a square of `times` x `times`."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def to_image(array: np.ndarray) -> Image.Image:
@@ -34,15 +75,34 @@ def to_image(array: np.ndarray) -> Image.Image:
 
 
 def pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int = 6) -> Image.Image:
-    """Each image beside its reconstruction, `columns` pairs a row."""
+    """Each image on the left of its reconstruction, `columns` pairs a row, below a header that says so."""
+    columns = min(columns, len(images))
     interleaved = np.stack([images, reconstructions], axis=1).reshape(-1, *images.shape[1:])
-    return grid(interleaved, columns=2 * min(columns, len(images)))
+    sheet = grid(interleaved, columns=2 * columns)
+    titled = Image.new(sheet.mode, (sheet.width, sheet.height + HEADER), "white")
+    titled.paste(sheet, (0, HEADER))
+    draw, font = ImageDraw.Draw(titled), ImageFont.load_default()
+    left, right = "original ", "| reconstruction"
+    pair = (sheet.width + GAP) // columns
+    room = pair // 2 > max(draw.textlength(part, font=font) for part in (left, right))
+    for i in range(columns if room else 1):
+        bar = i * pair + pair // 2 - GAP if room else draw.textlength(left, font=font)
+        draw.text((bar - draw.textlength(left, font=font), 2), left + right, fill="black", font=font)
+    return titled
 
 
 def save(image: Image.Image, path: str | os.PathLike) -> None:
-    """Writes a PNG, folders on the way included."""
+    """Writes a picture in the format of its suffix, one of FORMATS, folders on the way included."""
     with disk.whole_file(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format=FORMATS[pathlib.PurePath(path).suffix.lower()], quality=QUALITY)
+
+
+def save_animation(images: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes images [N, H, W, C] in [0, 1] as a GIF that repeats, enlarged as a sheet of one is."""
+    times = factor(1, 1, *images.shape[1:3])
+    first, *others = [to_image(enlarged(image, times)) for image in to_uint8(images)]
+    with disk.whole_file(path) as temporary:
+        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
 
 
 def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:

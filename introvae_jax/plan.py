@@ -8,12 +8,10 @@ Compiles the step that training would run and prints what the compiler says of i
 runs nothing. docs/scaling.md says how far the figures can be trusted.
 """
 
-import os
-
 from absl import flags
 from ml_collections import config_flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: a file of configs/, with its argument after a colon if it takes one."
@@ -32,12 +30,10 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 
 def main(_) -> None:
     """Plans what the flags name."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA finds that compiling takes long, at length
-    from introvae_jax import config as config_lib  # here, so that --help and a wrong flag answer at once
-    from introvae_jax.planning import job, report
+    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+        from introvae_jax.planning import job, report
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
-    config_lib.require_file(argument)
     plan = job.plan(_CONFIG.value, argument, _TARGET.value)
     print(report.text(plan, _UTILISATION.value, _DEVICES.value))
 

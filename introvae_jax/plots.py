@@ -12,6 +12,8 @@ from PIL import Image
 
 from introvae_jax import disk
 
+FEW = 30  # points of a curve, up to which each has a marker: a line of one point cannot be seen
+
 
 def curves(
     records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None, scored: Sequence[str] = ()
@@ -42,7 +44,8 @@ def curves(
         for name in names:
             points = [(r["step"], r[name]) for r in records if name in r]
             if points:
-                axes.plot(*zip(*points, strict=True), label=name, marker="." if name in scored else None)
+                marker = "." if name in scored or len(points) <= FEW else None
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker)
         if title.startswith("KL") and margin is not None:
             axes.axhline(margin, color="grey", linestyle=":", label="margin")
         if title.startswith(("gradient", "reconstruction")):

@@ -7,7 +7,8 @@
 
 --source is a folder, a zip, a tar, ProGAN's TFRecords or HDF5, an LSUN LMDB folder, tfds:NAME[/CONFIG]
 or avatars[:STYLE]. Stopped at any moment and run again, it goes on. What was left out, changed or found
-twice is named in report.txt beside the data; manifest.json says where they come from.
+twice is named in report.txt beside the data; manifest.json says where they come from. The last line that it
+prints is the command that trains on the set.
 """
 
 import os
@@ -15,7 +16,7 @@ import re
 
 from absl import flags
 
-from introvae_jax import errors
+from introvae_jax import errors, progress
 
 _SOURCE = flags.DEFINE_string("source", None, "Where the images are; see above.")
 _NAME = flags.DEFINE_string("name", None, "What the data set is to be called, in small letters, digits and _.")
@@ -40,11 +41,16 @@ def main(_) -> None:
     """Prepares the data set that the flags describe."""
     _check_flags()
     # Here, so that --help and a wrong flag answer at once, and in worker processes not at all.
-    from introvae_jax.data import forms, images, packed
-    from introvae_jax.data.packing import pack, plan, report
+    with progress.phase("importing the libraries"):
+        from introvae_jax.data import forms, images, packed
+        from introvae_jax.data.packing import advice, pack, plan, report
+
+    if problem := advice.untrainable(_RESOLUTION.value):
+        errors.warn(problem)
 
     try:
-        form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+        with progress.phase(f"listing {_SOURCE.value}"):
+            form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
         if not form.names:
             raise errors.UserError(f"{_SOURCE.value}: no files there")
         target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
 import os
+import pathlib
 import sys
 import threading
 import time
 import traceback
 from typing import Any
 
+from absl import logging
 import jax
 from jax._src import distributed  # the job's key-value store has no public name; Orbax takes it from here too
+from jax.experimental import multihost_utils
 
+from introvae_jax import errors, progress
 from introvae_jax.errors import AGAIN, UserError
 
 COME_TOGETHER = 300  # seconds that processes wait for each other at the start
@@ -72,15 +76,35 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
     late.daemon = True
     late.start()
     try:
-        jax.distributed.initialize(
-            *given, cluster_detection_method=None if address is None else "deactivate",
-            initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
-            heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
-        )  # fmt: skip
+        with progress.phase(f"waiting for the other processes to join ({who})"):
+            jax.distributed.initialize(
+                *given, cluster_detection_method=None if address is None else "deactivate",
+                initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
+                heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
+            )  # fmt: skip
+            if jax.default_backend() == "cpu":
+                _meet_quietly()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{who}: they cannot be joined ({_first_line(error)})") from error
     finally:
         late.cancel()
+
+
+def _meet_quietly() -> None:
+    """Connects all CPU devices by a first collective, while Gloo's lines on stdout go nowhere.
+
+    They are shown from --verbosity=0 on.
+    """
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        if logging.get_verbosity() < logging.INFO:
+            with pathlib.Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+        multihost_utils.sync_global_devices("introvae_jax: start")
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _is_worker_of_tpu_pod() -> bool:
@@ -102,7 +126,8 @@ def wait_for_all(purpose: str) -> None:
     if several():
         name = f"introvae_jax/{next(_meetings)}: {purpose}"
         try:
-            distributed.global_state.client.wait_at_barrier(name, A_DAY)
+            with progress.phase(f"waiting for the other processes ({purpose})"):
+                distributed.global_state.client.wait_at_barrier(name, A_DAY)
         except jax.errors.JaxRuntimeError as error:
             leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", AGAIN)
 
@@ -232,7 +257,7 @@ def leave_on_error(kind: type[BaseException] | None, error: BaseException | None
 def leave(message: str, status: int) -> None:
     """Ends the process with `message`, running nothing that would wait for other processes."""
     sys.stdout.flush()
-    print(f"introvae_jax: error: {message}", file=sys.stderr, flush=True)
+    errors.say(message)
     os._exit(status)
 
 

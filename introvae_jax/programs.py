@@ -1,8 +1,13 @@
 """Compiled programs stay on disk, so that a second start does not compile again."""
 
+from collections.abc import Callable
+import glob
 import hashlib
 import pathlib
 import platform
+import re
+from typing import Any
+import warnings
 
 import jax
 
@@ -16,8 +21,10 @@ def keep() -> None:
     """Lets JAX keep what it compiles in `disk.cache_dir()`, unless JAX_COMPILATION_CACHE_DIR names a place, or none.
 
     To be called once the processes of a job are joined, for it starts the backend. What cannot be written is
-    compiled again the next time.
+    compiled again the next time; a damaged entry is deleted when it is read, compiled again and replaced.
     """
+    if not isinstance(warnings.showwarning, _DeleteDamaged):
+        warnings.showwarning = _DeleteDamaged(warnings.showwarning)
     if jax.config.jax_compilation_cache_dir is not None:
         return
     kind = jax.default_backend()
@@ -27,6 +34,27 @@ def keep() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+
+
+class _DeleteDamaged:
+    """Shows warnings as before, except JAX's about a damaged cache entry: that is deleted instead.
+
+    JAX compiles again what it cannot read, but never writes over an entry, so it would warn at every start. It warns
+    before it compiles, and names the program but not the entry: all of that name go.
+    """
+
+    ABOUT = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
+
+    def __init__(self, show: Callable[..., None]):
+        self._show = show
+
+    def __call__(self, message: Warning | str, *where: Any, **options: Any) -> None:
+        damaged = self.ABOUT.match(str(message))
+        if not damaged:
+            self._show(message, *where, **options)
+            return
+        for entry in pathlib.Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(damaged[1])}-*-cache"):
+            entry.unlink(missing_ok=True)
 
 
 def _processor() -> str:

@@ -115,7 +115,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
     assert "from step 10 to 30" in again.stderr or "from step 20 to 30" in again.stderr
     assert [record["step"] for record in pictures.read_records(workdir / "metrics.jsonl")] == list(range(5, 31, 5))
     found = {path.name for path in workdir.iterdir()}
-    assert found == {"checkpoints", "metrics.jsonl", "tensorboard", "pictures", "curves.png"}
+    assert found == {"checkpoints", "metrics.jsonl", "tensorboard", "pictures", "curves.png", "config.json"}
     assert len(list((workdir / "tensorboard").iterdir())) == 2  # one of each start
 
     result = run_command("introvae_jax.sample", f"--workdir={workdir}", "--num=2", "--out=gs://runs/samples", **server)

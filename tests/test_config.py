@@ -1,7 +1,9 @@
 """Every rule on a config value, and what a resumed run may change."""
 
+import ast
 import dataclasses
 import importlib.util
+import math
 import pathlib
 import re
 
@@ -60,7 +62,6 @@ BAD = {
     "data.crop": ("middle", '"WxH+X+Y"'),
     "data.cache": ("disk", "'host', 'device'"),
     "batch_size": (0, "1 or more"),
-    "accumulate": (0, "1 or more"),
     "checkpoint.rollbacks": (-1, "0 or more"),
     "seed": (2**32, "below 2**32"),
     "objective.name": ("gan", "'introvae', 'vae'"),
@@ -69,12 +70,15 @@ BAD = {
     "objective.beta": (0.0, "above 0"),
     "objective.beta_kl": (0.0, "above 0"),
     "objective.beta_neg": (-1.0, "0 or more"),
+    "objective.warmup_beta": (-1.0, "0 or more"),
     "objective.decoder_updates": (0, "1 or more"),
     "model.prior": ("sphere", "'sphere' for objective.name = 'age', 'normal' for the others"),
     "model.network": ("mlp", "'residual' for images"),
     "model.block_norm": ("none", "'sum', 'branch'"),
     "optim.ema_decay": (1.0, "at least 0 and below 1"),
     "optim.learning_rate": (float("nan"), "a finite number"),
+    "optim.epsilon": (0.0, "above 0"),
+    "optim.decay_factor": (1.0, "at least 0 and below 1"),
     "optim.schedule": ("linear", "'constant', 'cosine', 'step'"),
     "model.norm": ("layer", "'batch', 'group', 'none'"),
     "model.dtype": ("float16", "'float32', 'bfloat16'"),
@@ -96,6 +100,22 @@ def test_a_bad_value_is_named_with_what_is_allowed(key):
         config_lib.validate(config)
     assert f"config.{key} = {value!r}" in str(error.value)
     assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "digits", "celebahq"])
+@pytest.mark.parametrize("size", [2**k for k in range(4, 11)])
+def test_a_size_without_its_channels_names_an_override_that_works(name, size):
+    """The message's own override, taken as the command line would take it."""
+    config = load(name)
+    config.data.source, config.data.channels, config.data.size = "folder", 3, size
+    config.data.path = "DIR"
+    if len(config.model.channels) == int(math.log2(size / 4)):
+        config.model.channels = ()
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    override = re.search(r'--config\.model\.channels="(.*)"', str(error.value))[1]
+    config.model.channels = ast.literal_eval(override)
+    config_lib.validate(config)
 
 
 @pytest.mark.parametrize("word", ["ood", "ood100", " ood"])
@@ -147,6 +167,21 @@ def test_a_resumed_run_may_change_its_length_and_logging_only():
         config_lib.check_resume(stored, config, "RUN")
 
 
+def test_a_run_from_before_a_key_resumes_as_it_began():
+    """What a run without the key did is the key's neutral value: another one would train on with other numbers."""
+    neutral = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
+    stored, config = config_lib.to_dict(load("digits")), load("digits")
+    for key, value in neutral.items():
+        section, name = key.split(".")
+        assert stored[section].pop(name) == value
+    config_lib.check_resume(stored, config, "RUN")
+    for key in neutral:
+        changed = load("digits")
+        changed.update_from_flattened_dict({key: 0.25})
+        with pytest.raises(UserError, match=rf"config\.{key}: {neutral[key]} there, 0.25 now"):
+            config_lib.check_resume(stored, changed, "RUN")
+
+
 def test_the_length_of_a_cosine_schedule_may_not_change():
     config = load("digits")
     config.optim.schedule = "cosine"
@@ -189,12 +224,23 @@ def test_a_warm_up_that_never_ends_is_warned_of(capsys):
 
 
 @pytest.mark.parametrize(
-    ("argument", "workdir"),
-    [("configs/digits.py", "runs/digits"), ("configs/celebahq.py:1024", "runs/celebahq_1024"),
-     ("configs/celebahq.py:256,released", "runs/celebahq_256_released")],
+    ("argument", "overrides", "workdir"),
+    [("configs/digits.py", {}, "runs/digits"), ("configs/celebahq.py:1024", {}, "runs/celebahq_1024"),
+     ("configs/celebahq.py:256,released", {}, "runs/celebahq_256_released"),
+     ("configs/celebahq.py", {"data.path": "/sets", "steps": 7}, "runs/celebahq"),
+     ("configs/folder.py", {"data.path": "/images/faces"}, "runs/folder_faces"),
+     ("configs/folder.py", {"data.path": "images/faces/"}, "runs/folder_faces"),
+     ("configs/folder.py", {"data.path": "images/my cats.zip"}, "runs/folder_my_cats.zip"),
+     ("configs/folder.py", {"data.source": "tfds", "data.name": "faces/64"}, "runs/faces_64"),
+     ("configs/digits.py", {"data.source": "folder", "data.path": "faces"}, "runs/digits_faces"),
+     ("configs/digits.py:vae", {"data.source": "folder", "data.path": "faces"}, "runs/digits_vae_faces"),
+     ("configs/avatars.py", {"data.name": "micah/64"}, "runs/avatars_micah_64"),
+     ("configs/folder.py", {"data.source": "digits"}, "runs/folder_digits")],
 )  # fmt: skip
-def test_the_work_directory_is_named_after_the_config(argument, workdir):
-    assert main.default_workdir(argument) == workdir
+def test_the_work_directory_is_named_after_the_config_and_the_images(argument, overrides, workdir):
+    config = load(pathlib.Path(argument.partition(":")[0]).stem)
+    source = overrides.get("data.source", config.data.source)
+    assert main.default_workdir(argument, overrides, source) == workdir
 
 
 def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():
@@ -204,3 +250,11 @@ def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():
     config.eval.best = "active_units"
     with pytest.raises(UserError, match="another metric than active_units, which ranks nothing"):
         config_lib.validate(config)
+
+
+def test_a_run_that_used_a_removed_key_is_not_resumed():
+    config = load("digits")
+    stored = config_lib.to_dict(config)
+    config_lib.check_resume({**stored, "accumulate": 1}, config, "RUN")
+    with pytest.raises(UserError, match=r"RUN was trained with config.accumulate = 4, which this version no longer"):
+        config_lib.check_resume({**stored, "accumulate": 4}, config, "RUN")

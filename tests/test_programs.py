@@ -1,7 +1,10 @@
 """Compiled programs are kept between commands."""
 
 import pathlib
+import subprocess
+import sys
 
+from conftest import ROOT
 import pytest
 from tiny import DIGITS
 
@@ -36,6 +39,49 @@ def test_a_second_run_finds_what_the_first_compiled(run_command, tmp_path):
     step = max(size for _, size in programs.values())
     small = [again[name][1] for name in again.keys() - programs.keys()]  # that took their half second this time
     assert max(small, default=0) < step / 4
+
+
+START = """
+import warnings
+import jax, jax.numpy as jnp
+from introvae_jax import programs
+programs.SHORTEST = 0.0
+programs.keep()
+print(jax.jit(lambda x: (3 * x).sum())(jnp.arange(8.0)))
+warnings.warn("another warning")
+"""
+
+
+def start(environment, cache):
+    done = subprocess.run(
+        [sys.executable, "-c", START], cwd=ROOT, env=environment | {"INTROVAE_JAX_CACHE": str(cache)},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "84.0\n" and "another warning" in done.stderr
+    return done.stderr
+
+
+def half(data):
+    return data[: len(data) // 2]
+
+
+def flipped(data):
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0xFF]) + data[len(data) // 2 + 1 :]
+
+
+@pytest.mark.parametrize("damage", [half, flipped, lambda data: b""])
+def test_damaged_entries_are_replaced_without_a_warning(damage, one_device, tmp_path):
+    start(one_device, tmp_path)
+    entries = list(tmp_path.rglob("*-cache"))
+    assert entries
+    for entry in entries:
+        entry.write_bytes(damage(entry.read_bytes()))
+    damaged = kept(tmp_path)
+    assert "persistent compilation cache" not in start(one_device, tmp_path)
+    replaced = kept(tmp_path)
+    assert replaced.keys() == damaged.keys() and all(replaced[name] != damaged[name] for name in damaged)
+    assert "persistent compilation cache" not in start(one_device, tmp_path)
+    assert kept(tmp_path) == replaced
 
 
 def test_jax_own_variable_goes_first(run_command, tmp_path):

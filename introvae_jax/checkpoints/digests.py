@@ -6,6 +6,7 @@ from typing import Any
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -29,10 +30,22 @@ def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
     return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
 
 
+def non_finite(tree: Any) -> str | None:
+    """Path of the first array of `tree` that holds an infinity or NaN; None if there is none."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = _on_host(leaf)
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
+            return _name(path)
+    return None
+
+
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _of_array(leaf: Any) -> str:
-    array = np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
-    return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"
+    return f"{zlib.crc32(np.ascontiguousarray(_on_host(leaf)).data):08x}"
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    return np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)

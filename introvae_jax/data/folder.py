@@ -1,14 +1,14 @@
 """Images straight from a folder or an archive. All are decoded once before training, so that nothing surprises it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import itertools
 import os
+from typing import Any
 
 import numpy as np
-import tqdm
 
-from introvae_jax import disk
+from introvae_jax import disk, progress
 from introvae_jax.data import forms, images
 from introvae_jax.data.forms.base import Form, digest
 from introvae_jax.errors import UserError, warn
@@ -48,7 +48,7 @@ def open_splits(
     directory. What is no whole image is left out and named in one warning.
     Raises UserError if there is nothing at `path`, or fewer than two images.
     """
-    way_out = "name a folder or an archive of png, jpg or webp images with --config.data.path=DIR"
+    way_out = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
     if not path:
         raise UserError(f"config.data.path is empty: {way_out}")
     place = disk.expand(path).absolute()
@@ -80,27 +80,45 @@ def decode_all(form: Form, target: images.Target, *, keep: bool = True) -> dict[
     The arrays are thrown away unless `keep`. All that is skipped or converted is named in one warning.
     """
 
-    def decode(index: int) -> tuple[np.ndarray | None, Sequence[str], str]:
+    def decode(encoded: bytes | np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
+        decoded = images.decode(encoded, target)
+        return decoded.array, [change for change in decoded.changes if not change.startswith("enlarged")]
+
+    return {i: array if keep else None for i, array in read_all(form, decode)}
+
+
+def read_all(
+    form: Form, decode: Callable[[bytes | np.ndarray], tuple[Any, Sequence[str]]]
+) -> Iterator[tuple[int, Any]]:
+    """Yields the index and what `decode` makes of each entry that can be read, in order.
+
+    decode: returns a value and the changes that were made. At the end, one warning names all entries that cannot be
+    read and all that were changed.
+    """
+
+    def attempt(index: int) -> tuple[Any, Sequence[str], str]:
         try:
-            decoded = images.decode(form.read(index), target)
+            return *decode(form.read(index)), ""
         except images.BadImage as error:
             return None, (), str(error)
-        return decoded.array, [change for change in decoded.changes if not change.startswith("enlarged")], ""
 
     count = len(form.names)
-    good, skipped, converted = {}, [f"{name} ({why})" for name, why in form.passed_over if why != "hidden"], []
+    used, converted = 0, []
+    skipped = [f"{name} ({why})" for name, why in form.passed_over if why != "hidden"]
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = tqdm.tqdm(pool.map(decode, range(count)), "reading images", count, delay=2, leave=False, disable=None)
-        for i, (array, changes, reason) in enumerate(results):
-            if array is not None:
-                good[i] = array if keep else None
+        results = progress.counted(pool.map(attempt, range(count)), "reading images", count)
+        for i, (value, changes, reason) in enumerate(results):
+            if not reason:
+                used += 1
+                yield i, value
             if changes:
                 converted.append(f"{form.names[i]} ({', '.join(changes)})")
             if reason:
                 skipped.append(f"{form.names[i]} ({reason})")
     if skipped or converted:
-        warn("images " + "; ".join(filter(None, [_summary("skipped", skipped), _summary("converted", converted)])))
-    return good
+        total = f"{used} are used" if skipped else ""
+        summaries = _summary("skipped", skipped), _summary("converted", converted), total
+        warn("images " + "; ".join(filter(None, summaries)))
 
 
 def _summary(verb: str, notes: list[str]) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import errno
 import io
+import logging
 import os
 import pathlib
 import re
@@ -14,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 import simplejpeg
 
+from introvae_jax.data import tiff
+
 CROPS = 'one of "center", "none", "WxH" (centred) or "WxH+X+Y" (from the left and the top), in pixels'
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -21,17 +24,23 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMAT_WORDS = "png, jpeg, webp, bmp, gif or tiff"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+KEPT_FORMATS = ("PNG", "JPEG", "MPO")  # whose bytes a prepared set may hold
 MAX_BYTES = 2**28
 # Errors that say something of one file; others (a disk that fails, a server that is gone) are of the machine.
 OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompression bomb
+
+MAX_SCANS = 500  # of a JPEG, each of which costs as much as a whole image; encoders write about ten
 
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
 
 # Transparency, animation, and what may hold an orientation.
 PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # of damaged files, which BadImage names
 warnings.filterwarnings("ignore", module="PIL")  # of bombs, where MAX_PIXELS is stricter, and of odd EXIF data
 
 
@@ -93,13 +102,13 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
         file = _open(image)
         original = file.size
         picture, changes = _convert(file, "L" if target.channels == 1 else "RGB")
-        if isinstance(image, bytes) and file.mode in ("RGB", "RGBA", "LA") and image[:4] + image[24:25] == _PNG_16_BIT:
+        if file.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image, file):
             changes.append("16 bits to 8")  # which Pillow does without a word
         picture = _crop(picture, target.crop)
     size = (target.size, target.size)
     if min(picture.size) < target.size:
         changes.append(f"enlarged from {picture.width}x{picture.height}")
-    fits = not changes and original == picture.size == size and isinstance(image, bytes) and file.format != "WEBP"
+    fits = not changes and original == picture.size == size and isinstance(image, bytes) and file.format in KEPT_FORMATS
     if picture.size != size:
         picture = picture.resize(size, FILTERS[target.resize])
     array = np.asarray(picture, np.uint8).reshape(*size, target.channels)
@@ -112,16 +121,6 @@ def decode_whole(image: bytes | np.ndarray) -> np.ndarray:
         return np.asarray(_convert(_open(image), "RGB")[0], np.uint8)
 
 
-def shape(image: bytes | np.ndarray) -> tuple[int, int]:
-    """Height and width that `decode_whole` will find, from the header alone. Raises BadImage."""
-    with _as_bad_image():
-        file = _open(image)
-        if file.format == "PNG" and not any(chunk in image for chunk in PNG_CHUNKS_THAT_CHANGE):
-            return file.size[::-1]  # without unpacking the pixels, behind which Pillow looks for a rotation
-        turned = file.getexif().get(0x0112, 1) in range(5, 9)
-        return file.size if turned else file.size[::-1]
-
-
 def flaw(image: bytes | np.ndarray) -> str:
     """What libjpeg warns of in a JPEG that Pillow reads without a word, "" without a warning."""
     if isinstance(image, bytes) and image[:2] == b"\xff\xd8":
@@ -131,6 +130,25 @@ def flaw(image: bytes | np.ndarray) -> str:
         except ValueError as error:
             return f"damaged ({error})"
     return ""
+
+
+def jpeg_scans(image: bytes) -> int:
+    """The number of scans of a JPEG, up to its end marker."""
+    if image.count(b"\xff\xda") <= 16:
+        return image.count(b"\xff\xda")  # the usual case, without a walk; thumbnails in metadata count too
+    scans, place = 0, 2
+    while (place := image.find(b"\xff", place)) >= 0 and place + 4 <= len(image):
+        marker = image[place + 1]
+        if marker == 0xD9:
+            break
+        if marker == 0xFF:
+            place += 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            place += 2
+        else:
+            scans += marker == 0xDA
+            place += 2 + int.from_bytes(image[place + 2 : place + 4], "big")
+    return scans
 
 
 def encode(array: np.ndarray, form: str, quality: int) -> bytes:
@@ -175,13 +193,28 @@ def _open(image: bytes | np.ndarray) -> Image.Image:
         raise BadImage(f"{file.width}x{file.height} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
     if not all(file.size):
         raise BadImage("no pixels")
+    if file.format in ("JPEG", "MPO"):
+        scans = jpeg_scans(image)
+        if scans > MAX_SCANS or scans * file.width * file.height > 32 * MAX_PIXELS:
+            raise BadImage(f"{scans} scans of {file.width}x{file.height} pixels, which take too long to decode")
     return file
+
+
+def _has_16_bits(image: bytes | np.ndarray, file: Image.Image) -> bool:
+    if file.format == "TIFF":
+        return max(file.tag_v2.get(tiff.BITS_PER_SAMPLE, (8,))) > 8
+    return isinstance(image, bytes) and image[:4] + image[24:25] == _PNG_16_BIT
 
 
 def _undecoded(image: bytes | np.ndarray) -> Image.Image:
     if isinstance(image, bytes):
         if not image:
             raise BadImage("empty")
+        if image[:4] in tiff.MAGIC:
+            try:
+                tiff.require_bounded(image, MAX_PIXELS)
+            except ValueError as error:
+                raise BadImage(f"tiff {error}") from error
         return Image.open(io.BytesIO(image), formats=FORMATS)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         raise BadImage(f"an array {image.dtype} {list(image.shape)}, not uint8 [height, width, 1 or 3]")
@@ -190,7 +223,10 @@ def _undecoded(image: bytes | np.ndarray) -> Image.Image:
 
 def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     """The image upright and in `mode` ("L" or "RGB"), and a word on every step of the way."""
-    changes = ["first frame of an animation"] if getattr(file, "n_frames", 1) > 1 else []
+    frames = "first page" if file.format == "TIFF" else "first frame of an animation"
+    changes = [frames] if getattr(file, "is_animated", False) else []
+    if file.format == "TIFF" and file.tag_v2.get(tiff.ORIENTATION, 1) in range(2, 9):
+        changes.append("rotated as its EXIF data say")  # which Pillow does while loading
     file.load()
     image = file
     try:
@@ -204,6 +240,8 @@ def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
         values = np.asarray(image, np.float64)
         largest = 65535 if source != "I" or values.max() > 255 else 255
         image = Image.fromarray(np.uint8(np.clip(values / largest, 0, 1) * 255 + 0.5))
+    if source == "F":
+        raise BadImage("floating-point values, whose range is not known")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -224,7 +262,7 @@ def _crop(image: Image.Image, crop: str) -> Image.Image:
 def _reason(error: Exception) -> str:
     """What is wrong with a file, in few words."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a png, jpeg or webp image"
+        return f"not a {FORMAT_WORDS} image"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS / 1e6:.0f} million pixels are refused"
     if "decoder object" in str(error):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk
-from introvae_jax.data import images, quick
-from introvae_jax.errors import UserError, one_line
+from introvae_jax.data import images, quick, tfds_files
+from introvae_jax.errors import UserError, one_line, warn
 
 DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
 PREPARE = "python -m introvae_jax.prepare --help tells how to make one"
@@ -63,14 +63,23 @@ def open_splits(
     import tensorflow_datasets as tfds
 
     directory = _version_of(data_dir(path), name)
+    tfds_files.require_safe(directory)
     try:
         builder = tfds.builder_from_directory(directory)
+        tfds_files.require_inside(builder)
         sources = builder.as_data_source(deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    except UserError:
+        raise
     except Exception as error:  # TFDS has many ways to stumble over a damaged or foreign folder
         reason = one_line(error)[:200]
         raise UserError(f"{directory}: not a data set in ArrayRecord form ({reason}); {PREPARE}") from error
     if "image" not in builder.info.features or "train" not in sources or len(sources["train"]) < 2:
         raise UserError(f"{directory}: no split `train` of two or more examples with an `image`; {PREPARE}")
+
+    sides = [side for side in builder.info.features["image"].shape[:2] if side]
+    if sides and min(sides) < target.size:
+        shown = "x".join(map(str, sides))
+        warn(f"{directory}: images of {shown} pixels are enlarged to config.data.size = {target.size}")
 
     train, held_out = sources["train"], sources.get("test") or sources.get("validation") or []
     count = len(train)

@@ -1,15 +1,12 @@
 """Images of one size, just as a folder or an archive holds them: what two sets are compared by."""
 
 from collections.abc import Sequence
-from concurrent import futures
-import os
 
 import numpy as np
-import tqdm
 
-from introvae_jax.data import forms, images
+from introvae_jax.data import folder, forms, images
 from introvae_jax.data.forms.base import Form, digest
-from introvae_jax.errors import UserError, warn
+from introvae_jax.errors import UserError
 
 
 class Plain:
@@ -36,21 +33,21 @@ class Plain:
 def open_plain(place: str, target: images.Target | None = None) -> tuple[Plain, str]:
     """The images at `place` and a digest of their names and sizes. target: what all are brought to, if given.
 
-    What has no image's header is left out with a warning. Raises UserError if there is no image, or if the images
-    differ in size without a `target`.
+    Every image is decoded once, so that one that cannot be read is left out with a warning before anything is computed.
+    Raises UserError if there is no image, or if the images differ in size without a `target`.
     """
     if not place:
         raise UserError("an empty name where a folder or an archive of images is needed")
     form = forms.open_form(place, size=target.size if target else 1024)
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda i: _shape(form, i), range(len(form.names)))
-        shapes = list(tqdm.tqdm(found, "reading headers", len(form.names), delay=2, leave=False, disable=None))
-    entries = [i for i, shape in enumerate(shapes) if isinstance(shape, tuple)]
+
+    def shape_of(encoded: bytes | np.ndarray) -> tuple[tuple[int, ...], Sequence[str]]:
+        array = images.decode(encoded, target).array if target else images.decode_whole(encoded)
+        return array.shape[:2], ()
+
+    shapes = dict(folder.read_all(form, shape_of))
+    entries = list(shapes)
     if not entries:
-        raise UserError(f"{place}: no images there (png, jpg or webp)")
-    if len(entries) < len(shapes):
-        left_out = [f"{form.names[i]} ({shape})" for i, shape in enumerate(shapes) if not isinstance(shape, tuple)]
-        warn(f"{place}: left out {len(left_out)}: {', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}")
+        raise UserError(f"{place}: no image there can be read ({images.FORMAT_WORDS})")
     first = shapes[entries[0]]
     other = next((i for i in entries if shapes[i] != first), None)
     if target is None and other is not None:
@@ -60,11 +57,3 @@ def open_plain(place: str, target: images.Target | None = None) -> tuple[Plain, 
         )
     shape = (target.size, target.size, target.channels) if target else (*first, 3)
     return Plain(form, entries, shape, target), digest([form.fingerprint, *(form.names[i] for i in entries)])
-
-
-def _shape(form: Form, index: int) -> tuple[int, int] | str:
-    """Height and width of an entry, or why it is no image."""
-    try:
-        return images.shape(form.read(index))
-    except images.BadImage as error:
-        return str(error)

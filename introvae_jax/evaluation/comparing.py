@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from introvae_jax import progress
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import streaming
 from introvae_jax.evaluation.cache import Cache
@@ -36,7 +37,8 @@ class Comparison:
         names = dict.fromkeys(request.figure.view for request in requests)
         for name in names:
             views.require(name)
-        self._views = {name: views.make(name) for name in names}
+        with progress.phase("loading the feature extractors"):
+            self._views = {name: views.make(name) for name in names}
         self._seen: Values = {}
 
     @property
@@ -91,7 +93,7 @@ class Comparison:
         keys = [key for request, count in self._requests for key in self._real_parts(request, count).values()]
         cached = {} if self._cache is None else self._cache.load(keys, self._views)
         missing = [key for key in dict.fromkeys(keys) if key not in cached]
-        found = self._collect(self._real, missing, "real images")
+        found = self._collect(self._real, missing, "reading real images")
         if self._cache is not None:
             self._cache.save(found, self._views)
         self._seen = {**cached, **found}
@@ -100,10 +102,11 @@ class Comparison:
         """The figures of generated images, in the order of the requests."""
         self.reference()
         keys = [(r.figure.view, r.figure.collect, 0, count) for r, count in self._requests]
-        generated = self._collect(fake, list(dict.fromkeys(keys)), "generated images")
+        generated = self._collect(fake, list(dict.fromkeys(keys)), "generating images")
         scores = []
         for (request, count), key in zip(self._requests, keys, strict=True):
-            scores += self._scores(request, count, generated[key], fake)
+            with progress.phase(f"computing {request.name}"):
+                scores += self._scores(request, count, generated[key], fake)
         return scores
 
     def _scores(self, request: OfSets, count: int, fake_value: Any, fake: Images) -> list[Score]:
@@ -136,7 +139,8 @@ class Comparison:
     def _collect(self, images: Images, keys: Sequence[tuple], title: str) -> dict[tuple, Any]:
         takes = [Take(view, collect(), start, stop) for view, collect, start, stop in keys]
         streaming.collect(images, takes, self._views, batch_size=self._batch_size, title=title)
-        return {key: take.collection.value for key, take in zip(keys, takes, strict=True)}
+        with progress.phase("computing the statistics"):
+            return {key: take.collection.value for key, take in zip(keys, takes, strict=True)}
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
+from introvae_jax import progress
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation.requests import OfEncoder
 from introvae_jax.evaluation.scores import Score
@@ -78,12 +78,12 @@ class Encoding:
         """All that the figures are made of, a row for each held-out image."""
         batches: dict[str, list[np.ndarray]] = {}
         place, last = 0, max((count for _, count in self._requests), default=0)
-        with tqdm.tqdm(total=last, desc="held-out images", unit="img", leave=False, disable=None) as bar:
+        with progress.phase("encoding held-out images", last, "images") as encoding:
             for images in self._held_out.batches(last, self._batch_size):
                 for name, values in self._of_batch(trained, images, place).items():
                     batches.setdefault(name, []).append(values)
                 place += len(images)
-                bar.update(len(images))
+                encoding.advance(len(images))
         return {name: np.concatenate(parts) for name, parts in batches.items()}
 
     def _of_batch(self, trained: Model, images: np.ndarray, place: int) -> dict[str, np.ndarray]:
@@ -140,10 +140,12 @@ class Encoding:
 
     def _ood(self, found: dict[str, np.ndarray], trained: Model) -> list[_Part]:
         others = []
-        for images in self._outside.batches(self._outside.count, self._batch_size):
-            x = images / np.float32(255)
-            mu, logvar = trained.encode(x)
-            others.append(self._of_copies(x, trained.decode(mu, posterior=True), mu, logvar))
+        with progress.phase("encoding images from outside", self._outside.count, "images") as encoding:
+            for images in self._outside.batches(self._outside.count, self._batch_size):
+                x = images / np.float32(255)
+                mu, logvar = trained.encode(x)
+                others.append(self._of_copies(x, trained.decode(mu, posterior=True), mu, logvar))
+                encoding.advance(len(images))
         outside = {name: np.concatenate([part[name] for part in others]) for name in ("kl", "negative_elbo")}
         values = {
             f"auroc_{name.removeprefix('negative_')}": (ood.auroc(found[name], outside[name]), False)

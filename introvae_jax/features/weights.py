@@ -8,9 +8,7 @@ import pathlib
 from typing import Any
 import urllib.request
 
-import tqdm
-
-from introvae_jax import disk
+from introvae_jax import disk, progress
 from introvae_jax.errors import UserError
 from introvae_jax.features import inception as network
 from introvae_jax.released import torch_file
@@ -102,11 +100,9 @@ def _fetch(url: str, path: pathlib.Path) -> None:
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
         length = int(response.headers.get("Content-Length") or 0)
         name = url.rpartition("/")[2]
-        with tqdm.tqdm(
-            total=length or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None
-        ) as progress:
+        with progress.phase(f"downloading {name}", length or None, "bytes") as downloading:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                progress.update(len(chunk))
+                downloading.advance(len(chunk))
         if file.tell() < length:
             raise OSError(f"the connection ended after {file.tell()} of {length} bytes")

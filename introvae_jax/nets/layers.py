@@ -13,11 +13,30 @@ GROUP_SIZE = 8  # channels per group of norm="group"
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def scale_shift(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-    """x * scale + shift in float32, for x [B, H, W, C] and scale, shift of shape [C] or [B, C]; in x's type."""
-    axes = (x.ndim - 1,) if scale.ndim == 1 else (0, x.ndim - 1)
-    scale, shift = (jax.lax.broadcast_in_dim(v, x.shape, axes) for v in (scale, shift))
-    return (x.astype(jnp.float32) * scale + shift).astype(x.dtype)
+def _deviations(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """x [B, ..., C] minus a mean of shape [C] or [B, C], in float32."""
+    return x.astype(jnp.float32) - _spread(mean, x.shape)
+
+
+def _spread(v: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """v of shape [C] or [B, C] -> `shape`, [B, ..., C]."""
+    return jax.lax.broadcast_in_dim(v, shape, (len(shape) - 1,) if v.ndim == 1 else (0, len(shape) - 1))
+
+
+def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over `axes`, in float32.
+
+    The variance is the mean of squared deviations. The mean of squares minus the squared mean loses digits where the
+    mean is large, and its gradient, a difference of two large terms, loses them again.
+    """
+    mean = jnp.mean(x.astype(jnp.float32), axes)
+    # The derivative by this mean is exactly zero.
+    return mean, jnp.mean(jnp.square(_deviations(x, jax.lax.stop_gradient(mean))), axes)
+
+
+def normalize(x: jax.Array, mean: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x - mean) * gain + bias in float32, for x [B, ..., C] and the others of shape [C] or [B, C]; in x's type."""
+    return (_deviations(x, mean) * _spread(gain, x.shape) + _spread(bias, x.shape)).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -44,23 +63,29 @@ class BatchNorm(nn.Module):
             mean = self.get_variable("batch_stats", "mean")
             var = self.get_variable("batch_stats", "var")
         else:
-            axes = tuple(range(x.ndim - 1))
-            xf = x.astype(jnp.float32)
-            mean, mean_sq = jnp.mean(xf, axes), jnp.mean(xf * xf, axes)
-            if self.axis_name is not None:
-                mean, mean_sq = jax.lax.pmean((mean, mean_sq), self.axis_name)
-            var = jnp.maximum(mean_sq - mean * mean, 0.0)
+            mean, var = self._moments(x)
             if self.is_mutable_collection("batch_stats"):
                 self.put_variable("batch_stats", "mean", mean)
                 self.put_variable("batch_stats", "var", var)
-        gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        return scale_shift(x, gain, bias - mean * gain)
+        return normalize(x, mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
+
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of the global batch, each [C].
+
+        Several devices combine the moments of each in one exchange, because the next layer waits for every exchange:
+        the variance is the mean of the devices' variances plus the variance of their means.
+        """
+        mean, var = moments(x, tuple(range(x.ndim - 1)))
+        if self.axis_name is None:
+            return mean, var
+        whole, var, mean_sq = jax.lax.pmean((mean, var, mean * mean), self.axis_name)
+        return whole, var + jnp.maximum(mean_sq - whole * whole, 0.0)
 
 
 class GroupNorm(nn.Module):
     """Group normalisation (Wu and He 2018, arXiv 1803.08494) over groups of GROUP_SIZE channels.
 
-    Moments keep no singleton axes, for the reason given at BatchNorm.
+    Moments keep no singleton axes, for the reason given at BatchNorm; those of a group come from those of its channels.
     """
 
     epsilon: float = 1e-5
@@ -70,12 +95,12 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        groups = x.astype(jnp.float32).reshape(x.shape[0], -1, channels // GROUP_SIZE, GROUP_SIZE)
-        mean, mean_sq = jnp.mean(groups, (1, 3)), jnp.mean(groups * groups, (1, 3))
-        inverse_std = jax.lax.rsqrt(jnp.maximum(mean_sq - mean * mean, 0.0) + self.epsilon)
-        mean, inverse_std = (jnp.repeat(v, GROUP_SIZE, axis=1) for v in (mean, inverse_std))
-        gain = scale[None] * inverse_std
-        return scale_shift(x, gain, bias[None] - mean * gain)
+        means, variances = (v.reshape(x.shape[0], -1, GROUP_SIZE) for v in moments(x, tuple(range(1, x.ndim - 1))))
+        mean = jnp.mean(means, 2)
+        deviations = means - jax.lax.broadcast_in_dim(mean, means.shape, (0, 1))
+        var = jnp.mean(variances + jnp.square(deviations), 2)
+        mean, inverse_std = (jnp.repeat(v, GROUP_SIZE, axis=1) for v in (mean, jax.lax.rsqrt(var + self.epsilon)))
+        return normalize(x, mean, scale[None] * inverse_std, bias)
 
 
 class Norm(nn.Module):

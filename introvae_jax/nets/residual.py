@@ -49,8 +49,8 @@ class Residual(nn.Module):
     channels: channel counts from the full resolution down.
     norm: "batch" (moments of the batch, over `axis_name` too), "group" or "none".
     block_norm: what a block's second norm sees, one of BLOCK_NORMS.
-    expand_equal: 1x1 convolutions also in the blocks between two stages of equal channel counts, which
-    the released code grows under some Pythons (it compares integers by identity).
+    expand_equal: 1x1 convolutions also in the blocks between two stages of equal channel counts, as in networks of
+    the released IntroVAE code (presets.py).
     sphere: latents are points of the unit sphere, as AGE wants them: the decoder projects what it is given, and
     the encoder is deterministic (logvar is minus infinity).
     dtype: what the convolutions compute in; parameters and outputs stay float32.

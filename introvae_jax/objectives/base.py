@@ -11,10 +11,6 @@ decode: latents -> images. mean: [B, ...] -> [...], the mean over the GLOBAL bat
 handed on so that they are encoded once. terms: scalars by name, for the log; "loss_rec", half the squared error, is
 always one of them. The step differentiates the first loss with respect to the encoder's parameters and the second with
 respect to the decoder's, nothing else.
-
-A batch may be taken in parts (`config.accumulate`). For that a loss has to be a function of means over the batch, and
-no mean be of something that another mean is in. `encoder_loss_is_linear` and `decoder_loss_is_linear` say that loss
-and terms are linear in the means, which spares a forward pass; False, the default, is right for all of them.
 """
 
 from collections.abc import Callable
@@ -45,10 +41,7 @@ class Batch(struct.PyTreeNode):
 
 
 class Objective(Protocol):
-    """The two functions every objective has, and what it may say of them; see the module's docstring."""
-
-    encoder_loss_is_linear: bool = False
-    decoder_loss_is_linear: bool = False
+    """The two functions that every objective has; see the module's docstring."""
 
     def encoder_loss(
         self, encode: Encode, decode: Decode, batch: Batch, mean: Mean

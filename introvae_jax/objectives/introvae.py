@@ -25,12 +25,6 @@ class IntroVAE(base.Objective):
     margin: float
     hinge: str
 
-    decoder_loss_is_linear = True
-
-    @property
-    def encoder_loss_is_linear(self) -> bool:
-        return self.hinge == "sample"
-
     def _hinge(self, encode: base.Encode, images: jax.Array, mean: base.Mean) -> tuple[jax.Array, ...]:
         """Of generated images: [m - KL]_+ reduced to a scalar, the share of it that is active, and the mean KL."""
         images = jax.lax.stop_gradient(images)

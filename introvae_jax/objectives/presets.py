@@ -11,21 +11,36 @@
     gamma                                                                 gamma_r
     match_x                                                                               2 match_x
     match_z                                                                               match_z / Z
+    warmup_beta    -                     2 in the epochs of num_vae
     warmup_epochs  -                     num_vae                          num_vae
 
-AGE's code has images in [-1, 1], hence 2 match_x, and averages the cosine over the Z dimensions too.
-The paper alternates the updates (algorithm 1). The released code takes both losses from one forward
-pass and updates the encoder in place before the decoder's backward pass; "simultaneous" is that
-without the in-place change. Both hinge the batch's mean KL in their code; the paper's text leaves it open.
-Soft-IntroVAE's losses are divided by its s here, which Adam does not see. Its code lets the encoder's
-gradient through the reconstruction that is to be reconstructed once more; its paper and this project treat
-it as a constant. AGE's code draws new samples for each of its decoder's steps, here the first takes the
-encoder's. It puts the variance where its paper has the standard deviation in the KL of the batch; here it
-is the paper's.
+IntroVAE. The paper (algorithm 1) and the released code update alternately: the decoder's loss encodes the generated
+images with the updated encoder. The code hinges the mean KL of the batch; the paper leaves it open. The code reads
+channel counts by int(x) and compares them by identity, which is false for equal counts above 256. So its networks, and
+the weights that it saves, have a 1x1 convolution in the blocks between two stages of 512 channels. The paper's networks
+have none. The code's warm-up minimises rec + kl, whatever weight_rec is.
+
+Soft-IntroVAE. Its losses are divided by its s here, one over the number of values of an image. Adam's epsilon is
+1e-8 / s for that, which makes the steps equal. The code's warm-up is not multiplied by s; the presets have none, but in
+toy2d.py Adam's moments and its epsilon in the warm-up differ from the code's by that factor, 2. The code lets the
+encoder's gradient through the reconstruction that is reconstructed once more; the paper and this project treat it as
+a constant. The code draws new noise for the latents of generated images in the decoder's half of a step; here both
+halves share it. It reaches the decoder through gamma = 1e-8 alone. Its README exchanges beta_rec and beta_kl of
+CelebA-HQ; the values here are those of its main.py. For MNIST, which has no config here, it has beta_rec 1, beta_kl 1,
+z 32 and batch 128; beta_neg is 128, the correction that its author gives in issue 11 of its repository.
+
+AGE. Its images are in [-1, 1], hence 2 match_x. It averages the cosine over the Z dimensions, hence match_z / Z. It
+draws new samples for each step of the decoder; here the first takes those of the encoder. Its KL of the batch has the
+variance where the paper has the standard deviation, which is used here. On the unit sphere the gradient of its KL is
+about twice ours (2.02 at Z = 128), so the published match_x and match_z count about double here. It halves the rate
+each drop_lr epochs; the published CIFAR-10 run ends after 150 epochs (117,150 steps), that of cifar10.py does not.
+
+The configs have a number of steps of their own, and most compute in bfloat16 where the codes compute in float32.
 """
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 import ml_collections
@@ -33,10 +48,11 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """objective, optim: values for these parts of the config. batch_size in images.
+    """objective, model, optim: values for these parts of the config. batch_size in images.
 
-    warmup_epochs, decay_epochs in passes over the data: a VAE until then, a tenth of the rate from then, which may be
-    later than a config's last step.
+    warmup_epochs, decay_epochs in passes over the data: a VAE until then, optim.decay_factor times the rate from then,
+    which may be later than a config's last step. last_batch: whether a pass ends with a smaller batch, which counts as
+    a step. per_value: whether the published losses are divided by the number of values of an image.
     """
 
     objective: Mapping[str, Any]
@@ -44,18 +60,29 @@ class Preset:
     batch_size: int
     warmup_epochs: int = 0
     decay_epochs: tuple[int, ...] = ()
+    last_batch: bool = True
+    per_value: bool = False
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def apply(self, config: ml_collections.ConfigDict, images: int) -> None:
         """Writes itself into `config`. images: in a pass over the data."""
-        steps = images // self.batch_size
+        steps = math.ceil(images / self.batch_size) if self.last_batch else images // self.batch_size
         config.batch_size, config.model.z_dim = self.batch_size, self.z_dim
+        config.model.update(self.model)
         config.objective.update(self.objective)
         config.objective.warmup_steps = self.warmup_epochs * steps
         config.optim.update(self.optim)
+        if self.per_value:
+            config.optim.epsilon = soft_epsilon(config.data.size**2 * config.data.channels)
         if self.decay_epochs:
             config.optim.schedule = "step"
             config.optim.decay_steps = tuple(epoch * steps for epoch in self.decay_epochs)
+
+
+def soft_epsilon(values: int) -> float:
+    """Adam's epsilon with which our losses give the steps of Soft-IntroVAE's, that are ours divided by `values`."""
+    return 1e-8 * values
 
 
 def _paper(margin: float, beta: float, z_dim: int, batch_size: int) -> Preset:
@@ -68,20 +95,21 @@ def _released(
     margin: float, weight_rec: float, weight_neg: float, z_dim: int, batch_size: int, warmup_epochs: int
 ) -> Preset:
     objective = {"name": "introvae", "alpha": weight_neg / 2, "alpha_d": 0.5, "beta": 2 * weight_rec,
-                 "margin": margin, "hinge": "batch", "update_order": "simultaneous"}  # fmt: skip
-    return Preset(objective, z_dim, batch_size, warmup_epochs)
+                 "margin": margin, "hinge": "batch", "update_order": "alternating", "warmup_beta": 2.0}  # fmt: skip
+    return Preset(objective, z_dim, batch_size, warmup_epochs, model={"expand_equal": True})
 
 
-def _soft(beta_rec: float, beta_kl: float, beta_neg: float, z_dim: int, batch_size: int, **options: Any) -> Preset:
+def _soft(beta_rec: float, beta_kl: float, beta_neg: float, z_dim: int, batch_size: int) -> Preset:
     objective = {"name": "soft_introvae", "beta": 2 * beta_rec, "beta_kl": beta_kl, "beta_neg": beta_neg,
                  "gamma": 1e-8, "update_order": "alternating"}  # fmt: skip
-    return Preset(objective, z_dim, batch_size, decay_epochs=(350,), **options)
+    return Preset(objective, z_dim, batch_size, decay_epochs=(350,), per_value=True)
 
 
-def _age(match_x: float, match_z: float, z_dim: int, batch_size: int) -> Preset:
+def _age(match_x: float, match_z: float, z_dim: int, batch_size: int, decay_epochs: tuple[int, ...]) -> Preset:
     objective = {"name": "age", "match_x": 2 * match_x, "match_z": match_z / z_dim, "decoder_updates": 2,
                  "update_order": "alternating"}  # fmt: skip
-    return Preset(objective, z_dim, batch_size, optim={"beta1": 0.5})
+    optim = {"beta1": 0.5, "decay_factor": 0.5}
+    return Preset(objective, z_dim, batch_size, decay_epochs=decay_epochs, last_batch=False, optim=optim)
 
 
 # The paper's batch sizes are not published; those of the released code stand in for them.
@@ -95,13 +123,13 @@ CELEBAHQ = {
     ("1024", "released"): _released(
         margin=500, weight_rec=0.01, weight_neg=1.0, z_dim=512, batch_size=12, warmup_epochs=4
     ),
-    ("256", "soft_introvae"): _soft(beta_rec=1.0, beta_kl=0.5, beta_neg=1024, z_dim=256, batch_size=8),
+    ("256", "soft_introvae"): _soft(beta_rec=0.5, beta_kl=1.0, beta_neg=1024, z_dim=256, batch_size=8),
 }
 
-# AGE's batch is the default of its command.
+# AGE's batch is the default of its command. Its rate falls before epochs 39, 79 and 119, counted from 0 (drop_lr 40).
 CIFAR10 = {
     "soft_introvae": _soft(beta_rec=1.0, beta_kl=1.0, beta_neg=256, z_dim=128, batch_size=32),
-    "age": _age(match_x=10, match_z=1000, z_dim=128, batch_size=64),
+    "age": _age(match_x=10, match_z=1000, z_dim=128, batch_size=64, decay_epochs=(39, 79, 119)),
 }
 
 # Soft-IntroVAE's 2-D densities: beta_kl, beta_rec, beta_neg; and its plain VAE there: beta_kl, beta_rec.
@@ -118,5 +146,5 @@ def celebahq(resolution: str, preset: str) -> Preset:
     """The settings for CelebA-HQ. Raises ValueError that lists the choices for any other pair."""
     if (resolution, preset) not in CELEBAHQ:
         choices = ", ".join(f"{r},{p}" for r, p in CELEBAHQ)
-        raise ValueError(f"celebahq.py:{resolution},{preset}: no such settings; there are {choices}")
+        raise ValueError(f"{resolution},{preset}: no such settings; there are {choices}")
     return CELEBAHQ[resolution, preset]

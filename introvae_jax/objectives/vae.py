@@ -17,8 +17,6 @@ class VAE(base.Objective):
     beta: float
     beta_kl: float
 
-    encoder_loss_is_linear = decoder_loss_is_linear = True
-
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:

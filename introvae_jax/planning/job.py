@@ -1,7 +1,5 @@
 """From a config to its plan."""
 
-import dataclasses
-
 import ml_collections
 
 from introvae_jax import config as config_lib
@@ -17,14 +15,9 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
     """
     config_lib.validate(config)
     (device,) = target.devices(compiled_for)
-    batch, parts = config.batch_size, config.accumulate
+    batch = config.batch_size
     whole = program.measure(config, device, batch)
-    other = program.measure(config, device, max(batch // 2 // parts * parts, parts) if batch > parts else 2 * batch)
-    if parts > 1:  # a compiler counts the work of a loop once, however often it runs
-        config = config.copy_and_resolve_references()
-        config.accumulate = 1
-        at_once = program.measure(config, device, batch)
-        whole = dataclasses.replace(whole, flops=at_once.flops, moved=at_once.moved)
+    other = program.measure(config, device, batch // 2 if batch > 1 else 2)
     side = f"{config.data.size} pixels" if config.data.source != "density" else "points"
     return Plan(
         title=f"{name}: {side}, batch {batch}, {config.objective.name}, {config.model.dtype}",

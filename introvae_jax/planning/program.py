@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import dataclasses
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from introvae_jax import model
+from introvae_jax import model, progress
 from introvae_jax.data.source import Splits
 from introvae_jax.errors import UserError, one_line
 from introvae_jax.training import parallel
@@ -62,7 +61,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     Raises UserError if the compiler finds that the program needs more memory than a device has.
     """
     replicas = parallel.Replicas(tuple(devices), len(devices))
-    replicas.check_batch(config.batch_size, config.accumulate)
+    replicas.check_batch(config.batch_size)
     run = run_without_images(config, replicas)
     mesh = replicas.sharding.mesh
     whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)
@@ -84,15 +83,13 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
 
 
 def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -> Program:
-    """The program for one device with `batch` images; says on stderr how long the compiler takes."""
+    """The program for one device with `batch` images; announced, for the compiler takes long."""
     config = config.copy_and_resolve_references()
     config.batch_size = batch
-    print(f"compiling the step for {device.device_kind}, batch {batch} ...", file=sys.stderr, flush=True)
-    since = time.perf_counter()
-    compiled = compile_step(config, [device])
-    program = describe(compiled, batch, _bytes(_batch(config)), time.perf_counter() - since)
-    print(f"compiled in {program.seconds:.0f} s", file=sys.stderr, flush=True)
-    return program
+    with progress.phase(f"compiling the step for {device.device_kind}, batch {batch}", at_once=True):
+        since = time.perf_counter()
+        compiled = compile_step(config, [device])
+        return describe(compiled, batch, _bytes(_batch(config)), time.perf_counter() - since)
 
 
 def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, seconds: float) -> Program:

@@ -80,13 +80,13 @@ def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
 def verdict(plan: Plan, chip: Chip) -> str:
     """Whether the run's batch fits one chip, and the largest that does."""
     if plan.an_image <= 0:
-        return "fits" if plan.program.memory.total <= chip.usable else "does not fit: accumulate or remat"
+        return "fits" if plan.program.memory.total <= chip.usable else "does not fit: remat or a smaller batch"
     largest = plan.largest_batch(chip.usable)
     if plan.program.memory.total <= chip.usable:
         return f"fits; up to batch {largest}"
     if largest > 0:
         return f"fits with batch {largest} a device"
-    return "does not fit: accumulate or remat"
+    return "does not fit: remat or a smaller batch"
 
 
 def _parts(memory: Memory) -> str:

@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from introvae_jax import bucket, disk, errors, model
+from introvae_jax import bucket, disk, errors, model, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
@@ -39,7 +39,8 @@ def convert(
     if bucket.is_bucket(workdir):
         bucket.require(workdir, writes=True)
     _refuse_used(workdir)
-    named = mapping.named_arrays(torch_file.read(weights), str(weights))
+    with progress.phase(f"reading {weights}"):
+        named = mapping.named_arrays(torch_file.read(weights), str(weights))
     found = mapping.structure(named, str(weights))
     needed = _needed(found, family)
     if config is None:
@@ -50,7 +51,8 @@ def convert(
         raise errors.UserError(f"{weights}: image networks of IntroVAE or Soft-IntroVAE; --config is of another kind")
     config_lib.validate(config)
     _require_agreement(config, needed, weights)
-    converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
+    with progress.phase("converting the weights"):
+        converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
     try:
         with _only_one(workdir):
             _refuse_used(workdir)
@@ -73,17 +75,19 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
         players = zip(("encoder", "decoder"), training.optimizers, strict=True)
         return training.fresh_state().replace(**{name: state.Player.create(params[name], opt) for name, opt in players})
 
-    begun = begin({name: part["params"] for name, part in converted.items()})
+    with progress.phase("creating the state"):
+        begun = begin({name: part["params"] for name, part in converted.items()})
     # The running averages know no kinds of pass: they saw real, reconstructed and sampled images alike.
     stats = {name: part["batch_stats"] for name, part in converted.items()}
     statistics = {"encoder": stats["encoder"], "decoder": stats["decoder"], "decoder_rec": stats["decoder"]}
-    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
-    checkpoints.save(
-        0, begun, {"ema": statistics, "raw": statistics},
-        training.record() | {"converted_from": origin},
-    )  # fmt: skip
-    checkpoints.wait()
-    checkpoints.close()
+    with progress.phase("writing the checkpoint"):
+        checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+        checkpoints.save(
+            0, begun, {"ema": statistics, "raw": statistics},
+            training.record() | {"converted_from": origin},
+        )  # fmt: skip
+        checkpoints.wait()
+        checkpoints.close()
 
 
 @contextlib.contextmanager

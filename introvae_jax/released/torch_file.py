@@ -98,8 +98,9 @@ class _Reader:
             "torch._utils._rebuild_tensor_v2": lambda storage, offset, size, stride, *_: self._tensor(
                 storage, offset, size, stride
             ),
-            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-            "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+            "torch.nn.parameter.Parameter": _of_parameter,  # as torch 0.4 pickles one
+            "torch._utils._rebuild_parameter": _of_parameter,
+            "torch._utils._rebuild_parameter_with_state": _of_parameter,
             "torch.Size": lambda sizes=(): sizes,
             "torch.device": lambda kind, index=0: kind,
             "torch.nn.backends.thnn._get_thnn_function_backend": lambda: pickles.Instance("thnn"),
@@ -146,6 +147,13 @@ class _Reader:
             raise ValueError(f"tensors of {MAX_VIEWS} times the file's size in all")
         # numpy checks the bounds once more.
         return np.ndarray(sizes, storage.dtype, storage.values, offset * item, [stride * item for stride in strides])
+
+
+def _of_parameter(tensor: Any, *_: Any) -> np.ndarray:
+    """The array of a parameter: all that is read of one."""
+    if not isinstance(tensor, np.ndarray):
+        raise ValueError("a parameter without tensor")
+    return tensor
 
 
 def is_class(module: str, name: str) -> bool:

@@ -82,6 +82,22 @@ def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
     )
 
 
+def margin_too_high(records: Sequence[Record], facts: Facts) -> str | None:
+    """Reconstructions get worse while the gap between generated and real images grows."""
+    last, best = records[-1], min(record["loss_rec"] for record in records)
+    if "hinge_rec_active" not in last or last["loss_rec"] < 1.25 * best:
+        return None
+    if last["kl_real"] < 1 or last["kl_gap"] < 0.3 * last["kl_real"]:
+        return None
+    warm_up = [record["kl_real"] for record in records if "hinge_rec_active" not in record]
+    settled = f" ({warm_up[-1]:.1f})" if warm_up else ""
+    return (
+        f"the margin is too high: loss_rec rose from {best:.3g} to {last['loss_rec']:.3g} and the gap to "
+        f"{last['kl_gap']:+.1f}. Lower the margin ({facts.objective['margin']:g}) to a few nats above kl_real at the "
+        f"end of the warm-up{settled}, or raise beta"
+    )
+
+
 def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     """Samples lie closer to the prior than real images although the encoder pushes at all times."""
     last = records[-1]
@@ -118,7 +134,8 @@ def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
-    collapsed, learns_nothing, encoder_wins, margin_too_low, decoder_wins, negative_gap, reconstruction_lost,
+    collapsed, learns_nothing, encoder_wins, margin_too_low, margin_too_high, decoder_wins, negative_gap,
+    reconstruction_lost,
 )  # fmt: skip
 
 
@@ -127,7 +144,7 @@ class Health:
 
     def __init__(self, facts: Facts, before: Sequence[Record] = ()):
         self._facts, self._records = facts, []
-        self._held = dict.fromkeys(RULES, 0)
+        self._held, self._texts = dict.fromkeys(RULES, 0), {}
         for record in before:
             self.advise(record)
 
@@ -137,10 +154,15 @@ class Health:
         lines = []
         for rule in RULES:
             text = rule(self._records, self._facts)
-            self._held[rule] = self._held[rule] + 1 if text else 0
+            self._held[rule], self._texts[rule] = self._held[rule] + 1 if text else 0, text
             if self._held[rule] == PERSISTENCE:
                 lines.append(text)
         return lines
+
+    @property
+    def failing(self) -> list[str]:
+        """The advice of every rule that holds now."""
+        return [self._texts[rule] for rule in RULES if self._held[rule] >= PERSISTENCE]
 
     @property
     def has_collapsed(self) -> bool:

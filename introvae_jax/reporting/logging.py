@@ -1,26 +1,33 @@
-"""What a run says while it goes: terminal, metrics.jsonl, TensorBoard, and the check for non-finite numbers."""
+"""What a run reports while it trains: lines, metrics.jsonl, TensorBoard; and the check for non-finite numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 import math
 import pathlib
-import sys
 import time
 
 import jax
 import numpy as np
 from PIL import Image
-import tqdm
 
-from introvae_jax import disk
+from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
 from introvae_jax.evaluation.scores import Score, headlines, number
 from introvae_jax.objectives.base import Terms
+from introvae_jax.progress import duration
 from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
+from introvae_jax.reporting.time_left import Pauses
 
 PART_BYTES = 2**20  # of TensorBoard's events in a bucket, where a growing file is uploaded again and again
 RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for
+# TensorBoard's group of a term, by how its name begins; the rest of the name follows the slash.
+GROUPS = ("loss", "kl", "hinge", "exp_elbo", "grad_norm")
+OTHER_TAGS = {
+    "learning_rate": "optim/learning_rate", "images_per_second": "speed/images_per_second", "kimg": "speed/kimg",
+    "seconds": "speed/seconds",
+}  # fmt: skip
+NO_TERMS = ("step", "kimg", "images_per_second", "seconds", "wall_time", "learning_rate")  # of a record
 
 
 class NonFinite(Exception):
@@ -31,45 +38,24 @@ class NonFinite(Exception):
         self.step = step
 
 
-class Progress:
-    """A bar on a terminal, plain lines in a log."""
-
-    def __init__(self, start: int, total: int):
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(initial=start, total=total, unit="step", dynamic_ncols=True, smoothing=0.05)
-
-    def step(self, count: int) -> None:
-        if self._bar is not None:
-            self._bar.update(count)
-
-    def line(self, text: str) -> None:
-        """One line, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
 class Reporter:
     """Collects the terms of each step and reports their means.
 
-    start: the step that the run goes on from; later records of an interrupted run are dropped. scored: whether the
+    start: the step that the run resumes from; later records of an interrupted run are dropped. scored: whether the
     evaluation of that step, if there is one, stays.
     enabled: False on processes that write nothing; they still check for non-finite numbers.
+    learning_rate: by step. pauses: what the run does besides steps, for the time left.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool, scored: bool = True
-    ):
+        self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool, scored: bool = True,
+        learning_rate: Callable[[int], float] | None = None, pauses: Pauses | None = None,
+    ):  # fmt: skip
         self.records_path = workdir / "metrics.jsonl"
         self._total, self._batch_size, self._enabled, self._start = total, batch_size, enabled, start
         self._pending: list[tuple[int, Terms]] = []
         self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
+        self._learning_rate, self._pauses = learning_rate, pauses
         if enabled:
             self._spool = Spool(workdir)
             self.records_path = self._spool.local / "metrics.jsonl"
@@ -80,7 +66,9 @@ class Reporter:
             part_bytes = PART_BYTES if self._spool.remote else math.inf
             events = self._spool.local / "tensorboard"
             self._tensorboard = TensorBoard(events, start, part_bytes, published=workdir / "tensorboard")
-            self._progress = Progress(start, total)
+            trained = max((record.get("seconds", 0.0) for record in self._written()), default=0.0)
+            self._began = time.monotonic() - trained  # as if all of the run had been one
+            self._training = progress.phase("training", total, "steps", done=start, stays=True)
 
     def resume(self, *, compiles: bool) -> None:
         """Starts the clock, or goes on. A step that `compiles` is not timed."""
@@ -104,7 +92,7 @@ class Reporter:
         else:
             self._timed_steps += count
         if self._enabled:
-            self._progress.step(count)
+            self._training.advance(count)
 
     def pause(self) -> None:
         """Stops the clock: what comes next (pictures, checkpoints, compiling) is no training."""
@@ -134,38 +122,50 @@ class Reporter:
 
     def _means(self, steps: list[tuple[int, Terms]]) -> dict[str, float]:
         last = steps[-1][0]
-        record = {"step": last, "kimg": last * self._batch_size / 1000}
+        record = self._place(last)
+        if self._learning_rate is not None:
+            record["learning_rate"] = self._learning_rate(last)
         if self._timed_steps:
             record["images_per_second"] = self._batch_size * self._timed_steps / self._seconds
         self._seconds, self._timed_steps = 0.0, 0
         names = dict.fromkeys(name for _, terms in steps for name in terms)
         return record | {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
 
+    def _place(self, step: int) -> dict[str, float]:
+        """Where in the run and when: what every record begins with. seconds: of training, earlier starts included."""
+        place = {"step": step, "kimg": step * self._batch_size / 1000}
+        if self._enabled:
+            place |= {"seconds": round(time.monotonic() - self._began, 3), "wall_time": round(time.time(), 3)}
+        return place
+
     def _write(self, record: dict[str, float]) -> None:
         self._append(record)
-        self._tensorboard.scalars(record["step"], {n: v for n, v in record.items() if n != "step"})
+        shown = {tag(name): value for name, value in record.items() if name not in ("step", "wall_time")}
+        self._tensorboard.scalars(record["step"], shown)
         self._spool.publish()
-        self._progress.line(summary(record, self._total, self._batch_size))
+        progress.say(summary(record, self._total, self._batch_size, self._pauses))
+
+    def _written(self) -> list[dict[str, float]]:
+        return records.read(self.records_path, records.is_metrics)[0] if self.records_path.exists() else []
 
     def losses(self) -> list[dict[str, float]]:
         """The records of training so far, without those of evaluations."""
-        found = records.read(self.records_path, records.is_metrics)[0] if self.records_path.exists() else []
-        return [record for record in found if "loss_rec" in record and record["step"] <= self._start]
+        return [record for record in self._written() if "loss_rec" in record and record["step"] <= self._start]
 
     def scored(self, step: int, scores: Sequence[Score]) -> None:
         """Writes the figures of an evaluation as a record of their own."""
         if not self._enabled:
             return
         figures = {score.name: score.value for score in scores}
-        self._append({"step": step, "kimg": step * self._batch_size / 1000} | figures)
+        self._append(self._place(step) | figures)
         self._tensorboard.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
         self.flush()
         shown = " | ".join(f"{name} {number(figures[name])}" for name in headlines(figures))
-        self._progress.line(f"step {step}/{self._total} | evaluation | {shown}")
+        progress.say(f"step {step}/{self._total} | evaluation | {shown}")
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture in TensorBoard."""
-        self._tensorboard.image(step, name, image)
+        self._tensorboard.image(step, f"pictures/{name}", image)
         self._spool.publish()
 
     def flush(self) -> None:
@@ -177,7 +177,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line for the reader."""
         if self._enabled:
-            self._progress.line(text)
+            progress.say(text)
 
     def _append(self, record: dict[str, float]) -> None:
         disk.require_space(self.records_path.parent, 0, "the log")
@@ -186,19 +186,30 @@ class Reporter:
 
     def close(self) -> None:
         if self._enabled:
-            self._progress.close()
+            self._training.close()
             self._records.close()
             self._tensorboard.close()
             self._spool.close()
 
 
-def summary(record: dict[str, float], total: int, batch_size: int) -> str:
-    """A record as one line: where the run stands, every loss term, and adversarial health."""
+def tag(name: str) -> str:
+    """A term's tag in TensorBoard, which shows what stands before the slash as a group: "kl_real" is "kl/real"."""
+    group = next((group for group in GROUPS if name.startswith(f"{group}_")), None)
+    return OTHER_TAGS.get(name) or (f"{group}/{name.removeprefix(f'{group}_')}" if group else f"terms/{name}")
+
+
+def summary(record: dict[str, float], total: int, batch_size: int, pauses: Pauses | None = None) -> str:
+    """A record as one line: where the run stands, every loss term, and adversarial health.
+
+    pauses: what the time left counts besides steps; "at least" where one of them has not been seen yet.
+    """
     parts = [f"step {record['step']}/{total}", f"{record['kimg']:.1f} kimg"]
     if "images_per_second" in record:
-        left = (total - record["step"]) * batch_size / record["images_per_second"]
-        parts.append(f"{record['images_per_second']:.0f} images/s, {duration(left)} left")
-    parts.append(f"rec {record['loss_rec']:.2f}")
+        left, least = (total - record["step"]) * batch_size / record["images_per_second"], ""
+        if pauses is not None:
+            left, least = left + pauses.left(record["step"]), "" if pauses.all_seen else "at least "
+        parts.append(f"{record['images_per_second']:.0f} images/s, {least}{duration(left)} left")
+    parts.append(f"error {record['loss_rec']:.2f}")
     kls = [f"{name} {record[f'kl_{name}']:.1f}" for name in ("real", "rec", "fake") if f"kl_{name}" in record]
     parts.append("kl " + " ".join(kls) + (f" gap {record['kl_gap']:+.1f}" if "kl_gap" in record else ""))
     if "hinge_rec_active" in record:
@@ -207,15 +218,6 @@ def summary(record: dict[str, float], total: int, batch_size: int) -> str:
         parts.append(f"exp(ELBO) rec {record['exp_elbo_rec']:.3f} fake {record['exp_elbo_fake']:.3f}")
     parts.append(f"loss E {record['loss_encoder']:.2f} D {record['loss_decoder']:.2f}")
     return " | ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """ "1h02m", "3m05s" or "12s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
 def _single_steps(last: int, terms: Terms) -> list[tuple[int, Terms]]:

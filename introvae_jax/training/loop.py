@@ -7,17 +7,19 @@ import pathlib
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk, processes
+from introvae_jax import bucket, disk, pictures, processes, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
+from introvae_jax.checkpoints.files import PASSING
 from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
+from introvae_jax.reporting import files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import parallel
+from introvae_jax.training import memory, parallel
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
-from introvae_jax.training.scoring import Scoring, ranked_by
+from introvae_jax.training.scoring import Scoring
 from introvae_jax.training.session import Collapsed, Session, last_good, scores_at
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
@@ -30,6 +32,7 @@ def train(
     patience: float = 0,
     silence: float = 60,
     profile: str = "",
+    allow_restart: bool = False,
 ) -> bool:
     """Trains until `config.steps`, or until SIGTERM or Ctrl-C, and leaves a checkpoint either way.
 
@@ -37,6 +40,7 @@ def train(
     that was never stopped. Of several processes (processes.start) all call it alike. Returns whether it came to the
     last step. Raises UserError for what the user can put right.
 
+    allow_restart: whether to train from step 0 where earlier progress is found but no usable checkpoint.
     patience: seconds that a step may take, 0 for any. silence: seconds without a sign of life of another process of
     the job. Beyond either, this process ends with one line and errors.AGAIN. profile: the steps to trace, as in
     tracing.py.
@@ -44,22 +48,30 @@ def train(
     config_lib.validate(config)
     trace = Trace(profile)
     replicas = parallel.replicas()
-    replicas.check_batch(config.batch_size, config.accumulate)
+    replicas.check_batch(config.batch_size)
+    memory.require_fit(config, replicas)
     workdir = disk.place(workdir)
-    run = Run(config, workdir, source.open_splits(config.data), replicas)
+    with progress.phase("opening the images"):
+        splits = source.open_splits(config.data)
+    run = Run(config, workdir, splits, replicas)
     stop, watch = StopRequest(), processes.Watch(silence, patience)
-    scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
+    with progress.phase("preparing the metrics"):
+        scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
     with contextlib.ExitStack() as stack:
         stack.push(processes.leave_on_error)
         _lock(workdir, stack)
         processes.require_shared(workdir)
-        checkpoints = _open_checkpoints(workdir, config)
         stack.enter_context(watch)
-        state = _start_or_resume(run, checkpoints)
+        watch.keep("nothing was written or moved")
+        with watch.expecting("reading the checkpoints"):
+            with progress.phase("opening the checkpoints"):
+                checkpoints = _open_checkpoints(workdir, config)
+            state = _start_or_resume(run, checkpoints, allow_restart)
         start = int(state.step)
         owes = scoring is not None and start and scores_at(config, start) and not checkpoints.is_scored(start)
         if start >= config.steps and not owes:
-            print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
+            if jax.process_index() == 0:
+                print(f"{workdir}: already trained to step {start}; a higher --config.steps trains on")
             return True
         watch.keep(last_good(checkpoints))
         stack.callback(checkpoints.close)
@@ -68,12 +80,15 @@ def train(
         session = Session(run, checkpoints, scoring, stop, watch, trace)
         rollbacks = Rollbacks(workdir, start)
         try:
+            if jax.process_index() == 0:
+                files.begin(config, workdir)
             while True:
                 try:
                     return session.advance(rollbacks.with_other_noise(state))
                 except NonFinite as error:
                     _roll_back(run, checkpoints, rollbacks, error)
-                    state = _start_or_resume(run, checkpoints)
+                    with watch.expecting("reading the last checkpoint"):
+                        state = _start_or_resume(run, checkpoints, allow_restart or not checkpoints.steps())
         except Collapsed as error:
             last = last_good(checkpoints, error.well_until)
             raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
@@ -129,17 +144,22 @@ def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
 
 def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
     try:
-        return Checkpoints(workdir, config.checkpoint.keep, ranked_by(config) if config.eval.every else None)
+        return Checkpoints(workdir, config.checkpoint.keep)
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror or error}; choose one that can be written") from error
+        passing = error.errno in PASSING
+        advice = "rerun the same command" if passing else "choose one that can be written"
+        message = f"--workdir={workdir}: {error.strerror or error}; {advice}"
+        raise UserError(message, AGAIN if passing else 1) from error
 
 
-def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
-    """A fresh state, or the latest whole checkpoint's if it is of this experiment and of these images.
+def _start_or_resume(run: Run, checkpoints: Checkpoints, allow_restart: bool) -> State:
+    """The state of the latest usable checkpoint, if it is of this experiment and of these images, or a fresh one.
 
-    Damaged ones are moved out of the way.
+    Those that are proven to be damaged are moved out of the way. Raises UserError if one cannot be read, or without
+    `allow_restart` if a fresh state would throw away earlier progress.
     """
-    state = run.replicas.replicate(jax.jit(run.fresh_state)())  # compiled: a third faster than one call at a time
+    with progress.phase("creating the networks"):
+        state = run.replicas.replicate(jax.jit(run.fresh_state)())  # compiled: a third faster than one call at a time
     steps = checkpoints.steps()
     for step in reversed(steps):
         try:
@@ -151,13 +171,27 @@ def _start_or_resume(run: Run, checkpoints: Checkpoints) -> State:
                     f"{run.workdir} was trained on other images than {place!r} holds now. "
                     "Restore them, or start over in another --workdir"
                 )
-            return run.replicas.to_local(checkpoints.restore_state(step, run.replicas.to_global(state)))
+            with progress.phase(f"loading the checkpoint of step {step}"):
+                return run.replicas.to_local(checkpoints.restore_state(step, run.replicas.to_global(state)))
         except Damaged as error:
             aside = checkpoints.set_aside(step)
             warn(f"{error}; moved to {aside}")
-    if steps:
+    if not allow_restart and (found := _earlier_progress(run, checkpoints, steps)):
         raise UserError(
-            f"{run.workdir}: all of its checkpoints are damaged and were moved to {run.workdir / 'damaged'}; the same "
-            "command starts over"
+            f"{run.workdir}: {found}; there is no usable checkpoint. Put one back into {checkpoints.directory}, choose "
+            "another --workdir, or train from step 0 with --allow_restart"
         )
     return state
+
+
+def _earlier_progress(run: Run, checkpoints: Checkpoints, steps: list[int]) -> str | None:
+    """What shows that a run without a usable checkpoint had one. steps: of the checkpoints that were there."""
+    if steps:
+        return f"all of its checkpoints are damaged and were moved to {run.workdir / 'damaged'}"
+    if damaged := checkpoints.damaged_steps():
+        return f"{run.workdir / 'damaged'} holds the checkpoint of step {damaged[-1]}"
+    path = run.workdir / "metrics.jsonl"
+    records = pictures.read_records(path) if path.exists() else []
+    last = max((record["step"] for record in records), default=0)
+    # The first checkpoint is complete at the latest when the second one begins; a kill before that is no loss.
+    return f"{path} ends at step {last}" if last > 2 * run.config.checkpoint.every else None

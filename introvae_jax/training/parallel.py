@@ -44,13 +44,11 @@ class Replicas:
         start = jax.lax.axis_index(AXIS) * local_batch
         return jax.lax.dynamic_slice_in_dim(x, start, local_batch)
 
-    def check_batch(self, batch_size: int, parts: int) -> None:
-        """Raises UserError if a global batch cannot be split evenly over the devices, and each share into `parts`."""
-        if batch_size % (self.count * parts):
-            times = f" times config.accumulate, {self.count} x {parts} = {self.count * parts}"
+    def check_batch(self, batch_size: int) -> None:
+        """Raises UserError if a global batch cannot be split evenly over the devices."""
+        if batch_size % self.count:
             raise UserError(
-                f"config.batch_size = {batch_size}: must be a multiple of the number of devices"
-                + (times if parts > 1 else f", {self.count}")
+                f"config.batch_size = {batch_size}: must be a multiple of the number of devices, {self.count}"
             )
 
     def map(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

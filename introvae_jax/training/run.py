@@ -19,7 +19,7 @@ from introvae_jax.errors import warn
 from introvae_jax.evaluation.scores import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
-from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.logging import NO_TERMS, Reporter
 from introvae_jax.training import calibrate, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
@@ -44,22 +44,36 @@ class Run:
         config, self._warned = self.config, False
         self.networks = model.build_networks(config, self.replicas.axis_name)
         rate = optimizer.schedule(
-            config.optim.schedule, learning_rate=config.optim.learning_rate,
-            steps=config.steps, decay_steps=config.optim.decay_steps,
+            config.optim.schedule, learning_rate=config.optim.learning_rate, steps=config.steps,
+            decay_steps=config.optim.decay_steps, decay_factor=config.optim.decay_factor,
         )  # fmt: skip
-        options = {"beta1": config.optim.beta1, "beta2": config.optim.beta2, "clip_norm": config.optim.clip_norm}
+        options = {
+            "beta1": config.optim.beta1, "beta2": config.optim.beta2,
+            "epsilon": config.optim.epsilon, "clip_norm": config.optim.clip_norm,
+        }  # fmt: skip
+        self._rate = rate
         decoder_rate = optimizer.every(config.objective.decoder_updates, rate)
         self.optimizers = optimizer.create(rate, **options), optimizer.create(decoder_rate, **options)
         self.calibrate = calibrate.make_calibrator(*self.networks)
         count = config.checkpoint.calibration_batches * config.batch_size
         order = np.random.default_rng(config.seed).permutation(len(self.splits.train))  # they may be sorted by class
         rows = order[np.arange(count) % len(order)]
-        # as few at a time as a step normalises together
-        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches * config.accumulate)
+        self._calibration_rows = np.split(rows, config.checkpoint.calibration_batches)
+
+    def learning_rate(self, step: int) -> float:
+        """That of step `step`, counted from 1."""
+        return float(self._rate(max(step - 1, 0)))
 
     def fresh_state(self) -> state_lib.State:
         shape = model.example_shape(self.config)
         return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
+
+    def objective_at(self, step: int) -> tuple[str, float]:
+        """The objective that follows `step` steps by name, and its beta: a plain VAE in the warm-up."""
+        objective = self.config.objective
+        if step < objective.warmup_steps:
+            return "vae", objective.warmup_beta or objective.beta
+        return objective.name, objective.beta
 
     def make_step(self, name: str, **changes: Any) -> feed.Step:
         """The step of the objective `name`, a pure function. changes: of the objective's settings; may be traced."""
@@ -69,7 +83,7 @@ class Run:
             *self.networks, objective, self.optimizers, self.replicas,
             update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
             mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
-            decoder_updates=config.objective.decoder_updates, parts=config.accumulate,
+            decoder_updates=config.objective.decoder_updates,
         )  # fmt: skip
 
     def make_feed(self, start: int) -> feed.Feed:
@@ -143,7 +157,7 @@ class Run:
         records = pictures.read_records(self.workdir / "metrics.jsonl")
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
         scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
-        shown = [name for name in headlines(scored) if name not in ("step", "kimg")][:MOST_SCORES]
+        shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
         with self._unless_unwritable():
             plots.curves(records, self.workdir / "curves.png", margin, shown)
 
@@ -152,8 +166,8 @@ class Run:
         config = self.config
         return (
             f"out of memory with {config.batch_size // self.replicas.count} images of {config.data.size} pixels on "
-            f"each {self.replicas.local[0].device_kind}. A larger --config.accumulate, "
-            "--config.model.remat=True or a smaller --config.batch_size take less (docs/memory.md)"
+            f"each {self.replicas.local[0].device_kind}. --config.model.remat=True "
+            "or a smaller --config.batch_size take less (docs/memory.md)"
         )
 
     def advice_on_non_finite(self) -> str:

@@ -1,5 +1,6 @@
 """The steps of a run, one after the other: what is logged, drawn, saved and scored on the way."""
 
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import math
@@ -9,10 +10,12 @@ from clu import parameter_overview
 import jax
 import ml_collections
 
-from introvae_jax import model, processes
+from introvae_jax import model, processes, progress
+from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.reporting.health import Health
-from introvae_jax.reporting.logging import Reporter
+from introvae_jax.reporting.logging import NonFinite, Reporter
+from introvae_jax.reporting.time_left import Pauses
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
@@ -42,43 +45,54 @@ class Session:
     def advance(self, state: State) -> bool:
         """Trains on from `state`; returns whether it came to the last step."""
         config, start = self.run.config, int(state.step)
+        self._pauses = _pauses(config)
         self._reporter = Reporter(
             self.run.workdir, start=start, total=config.steps, batch_size=config.batch_size,
             enabled=jax.process_index() == 0, scored=not self._owes_scores(start),
+            learning_rate=self.run.learning_rate, pauses=self._pauses,
         )  # fmt: skip
         with contextlib.closing(self._reporter), contextlib.closing(self.trace):
             _introduce(self._reporter, self.run, state)
             if self.trace.is_past(start):
                 self._reporter.say(f"--profile: no trace, its first step was taken before; this is step {start}")
             step = self._loop(state)
-            self.checkpoints.wait()
+            with progress.phase(f"waiting until the checkpoint of step {step} is written"):
+                self.checkpoints.wait()
             if step < config.steps or self.stop.requested is not None:
                 self._reporter.say(f"{self.stop.requested}: saved step {step}; the same command goes on from here")
                 return False
             best = self.checkpoints.best()
             more = f", the best one of step {best}" if best is not None else ""
+            failing = f", but failing: {'; '.join(self._health.failing)}" if self._health.failing else ""
             self._reporter.say(
-                f"done: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
+                f"done{failing}: {self.run.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
             )
             return True
 
     def _loop(self, state: State) -> int:
         """The step that was reached."""
         run, config, step, leads = self.run, self.run.config, int(state.step), jax.process_index() == 0
-        reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
+        with progress.phase("measuring the error of the mean image"):
+            reporter, health = self._reporter, Health(run.facts(), self._reporter.losses())
+        self._health = health
         last = step >= config.steps
         if self._owes_scores(step):  # a stop or a kill cut it short
             last = self._score(run.trained(state, run.statistics(state, "ema")["ema"]), last)
-        feed, name, compiled, saved = run.make_feed(step), "", set(), False
+        with progress.phase("reading the first batches"):
+            feed = run.make_feed(step)
+        objective, compiled, saved = None, set(), False
         while not last:
-            due = "vae" if step < config.objective.warmup_steps else config.objective.name
-            if due != name:
-                name = due
-                feed.use(run.make_step(name))
+            due = run.objective_at(step)
+            if due != objective:
+                objective = due
+                feed.use(run.make_step(objective[0], beta=objective[1]))
             count = _steps_at_once(config, feed.longest, min(_next_stop(config, step) - step, self.trace.room(step)))
-            reporter.resume(compiles=(name, count) not in compiled)
-            compiled.add((name, count))
-            with self.watch.expecting(f"step {step + 1}"), self.trace.steps_after(step):
+            compiles = (objective, count) not in compiled
+            reporter.resume(compiles=compiles)
+            compiled.add((objective, count))
+            at_once = f", {count} at once" if count > 1 else ""
+            what = f"compiling the step ({objective[0]}{at_once})" if compiles else ""
+            with self.watch.expecting(f"step {step + 1}"), self.trace.steps_after(step), _phase_if(what):
                 state, terms = feed.advance(state, count)
                 step += count
                 reporter.collect(step, terms)
@@ -102,15 +116,21 @@ class Session:
                     raise Collapsed(f"collapsed before step {step}", health.well_until)
             if not (saves or draws):
                 continue
-            statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            with self._pause("statistics", "measuring BatchNorm statistics"):
+                statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
+            if saves and (poisoned := digests.non_finite({"state": state, "statistics": statistics})):
+                raise NonFinite(f"{poisoned} is not finite at step {step}", step)
             if draws and leads:
-                run.draw_pictures(state, statistics["ema"], reporter)
+                with self._pause("pictures", "drawing pictures"):
+                    run.draw_pictures(state, statistics["ema"], reporter)
             reporter.flush()  # what a checkpoint follows is there before it
             if last and leads:
-                run.draw_curves()  # before the last checkpoint, with which the run counts as done
+                with progress.phase("drawing the curves"):
+                    run.draw_curves()  # before the last checkpoint, with which the run counts as done
             if saves:
                 saved = True
-                self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
+                with self._pause("checkpoints", f"saving the checkpoint of step {step}"):
+                    self.checkpoints.save(step, run.replicas.to_global(state), statistics, run.record())
             if scores and self.stop.requested is not None:
                 last = True  # the next start makes up for it
             elif scores:
@@ -133,7 +153,8 @@ class Session:
         scored = None
         if jax.process_index() == 0:
             try:
-                scores, rank = self.scoring.score(trained)
+                with self._pause("scores", f"scoring step {trained.step}"):
+                    scores, rank = self.scoring.score(trained)
             except Stopped:
                 last = True
             else:
@@ -142,8 +163,15 @@ class Session:
                 scored = {**figures, "rank": rank, "rank_of": ranked_by(trained.config)}
         self.checkpoints.add_scores(trained.step, scored)
         if last and scored:
-            self.run.draw_curves()
+            with progress.phase("drawing the curves"):
+                self.run.draw_curves()
         return last
+
+    @contextlib.contextmanager
+    def _pause(self, kind: str, doing: str) -> Iterator[None]:
+        """What is done between steps: announced where it takes long, and timed."""
+        with self._pauses.timed(kind), progress.phase(doing):
+            yield
 
 
 def scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
@@ -176,6 +204,18 @@ def _steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -
     """
     count = min(longest, room)
     return count if count == config.log.every else 1 << (count.bit_length() - 1)
+
+
+def _pauses(config: ml_collections.ConfigDict) -> Pauses:
+    """What comes besides steps, and when."""
+    scores = [config.eval.every] if config.eval.every else []
+    saves, draws = [config.checkpoint.every, *scores], [config.log.pictures_every]
+    kinds = {"statistics": [*saves, *draws], "pictures": draws, "checkpoints": saves}
+    return Pauses(kinds | ({"scores": scores} if scores else {}), config.steps)
+
+
+def _phase_if(doing: str) -> contextlib.AbstractContextManager:
+    return progress.phase(doing) if doing else contextlib.nullcontext()
 
 
 def _introduce(reporter: Reporter, run: Run, state: State) -> None:

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 import optax
 
-from introvae_jax.objectives.base import Batch, Mean, Objective, Terms
-from introvae_jax.training import accumulate
+from introvae_jax.objectives.base import Batch, Objective, Terms
 from introvae_jax.training.parallel import Replicas
 from introvae_jax.training.state import State
 
@@ -76,7 +75,6 @@ def make_step(
     global_batch: int,
     dequantize: bool = False,
     decoder_updates: int = 1,
-    parts: int = 1,
     share_backward: bool = True,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
     """The pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms), to be mapped by `replicas`.
@@ -86,11 +84,9 @@ def make_step(
     what they have in common once compiled; tests/training/test_compiled.py counts.
     decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
     further one on new ones.
-    parts: that a device's share of the batch is split into, to save memory; training/accumulate.py.
-    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py. Losses that
-    are taken in parts, each in a loop of its own, have none.
+    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py.
     """
-    bind = Partial if share_backward and parts == 1 else functools.partial
+    bind = Partial if share_backward else functools.partial
 
     def encode(params, x):
         return encoder.apply({"params": params}, x)
@@ -101,21 +97,18 @@ def make_step(
     def step(state: State, images: jax.Array) -> tuple[State, Terms]:
         batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
-        def encoder_loss(params: Any, batch: Batch, mean: Mean):
-            return objective.encoder_loss(bind(encode, params), bind(decode, state.decoder.params), batch, mean)
+        def encoder_loss(params: Any):
+            networks = bind(encode, params), bind(decode, state.decoder.params)
+            return objective.encoder_loss(*networks, batch, replicas.mean)
 
-        (loss_e, (z, terms)), grads_e = accumulate.value_and_grad(
-            encoder_loss, state.encoder.params, batch, replicas.mean,
-            parts=parts, linear=objective.encoder_loss_is_linear,
-        )  # fmt: skip
+        (loss_e, (z, terms)), grads_e = jax.value_and_grad(encoder_loss, has_aux=True)(state.encoder.params)
         grads_e = replicas.average(grads_e)
         new_encoder = state.encoder.update(grads_e, optimizers[0], state.step, ema_decay)
         judge = new_encoder if update_order == "alternating" else state.encoder
 
-        def decoder_loss(params: Any, batch_and_z: tuple[Batch, jax.Array], mean: Mean):
+        def decoder_loss(params: Any, batch: Batch):
             networks = bind(encode, judge.params), bind(decode, params)
-            loss, terms = objective.decoder_loss(*networks, *batch_and_z, mean)
-            return loss, ((), terms)
+            return objective.decoder_loss(*networks, batch, z, replicas.mean)
 
         new_decoder = state.decoder
         for update in range(decoder_updates):
@@ -123,10 +116,7 @@ def make_step(
                 shape = (global_batch, decoder.z_dim)
                 zp = draw_latents(state, NEXT_PRIOR + update, shape, images.shape[0], replicas)
                 batch = batch.replace(zp=zp)
-            (loss_d, (_, terms_d)), grads_d = accumulate.value_and_grad(
-                decoder_loss, new_decoder.params, (batch, z), replicas.mean,
-                parts=parts, linear=objective.decoder_loss_is_linear,
-            )  # fmt: skip
+            (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(new_decoder.params, batch)
             grads_d = replicas.average(grads_d)
             new_decoder = new_decoder.update(grads_d, optimizers[1], state.step, ema_decay)
         terms = {

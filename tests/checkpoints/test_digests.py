@@ -17,7 +17,7 @@ def test_arrays_are_named_by_their_path():
 
 def test_a_checkpoint_of_another_version_stays_where_it_is(tmp_path):
     written = checkpoint.Checkpoints(tmp_path, keep=1)
-    written.save(3, {"old": np.zeros(2)}, {"mean": np.zeros(1)}, {"config": {}})
+    written.save(3, {"old": np.zeros(2)}, {"mean": np.zeros(1)}, {"config": {}, "data_identity": ""})
     written.wait()
     with pytest.raises(UserError, match=r"another version of introvae_jax wrote it, with other arrays \(such as new\)"):
         written.restore_state(3, {"new": jnp.zeros(2)})

@@ -18,8 +18,10 @@ import miniatures
 import numpy as np
 from PIL import Image
 
+from introvae_jax.data.images import FORMAT_WORDS
+
 KEPT, CHANGED, LEFT_OUT, DUPLICATE, REFUSED, IN_PART = "kept", "changed", "left out", "duplicate", "refused", "in part"
-NO_IMAGE = "not a png, jpeg or webp image"
+NO_IMAGE = f"not a {FORMAT_WORDS} image"
 BOMB = "more than 67 million pixels are refused"
 BIG = 257 * 2**20
 
@@ -66,15 +68,38 @@ def cropped(width: int, height: int) -> Callable[[np.ndarray], bytes]:
     return lambda pixels: png(pixels[:height, :width])
 
 
-def moving(form: str) -> Callable[[np.ndarray], bytes]:
+def moving(form: str, mode: str = "RGB") -> Callable[[np.ndarray], bytes]:
     """Two frames."""
-    return lambda pixels: encoder(form, save_all=True, append_images=[Image.fromarray(pixels[::-1])])(pixels)
+    return lambda pixels: encoder(form, mode, save_all=True, append_images=[Image.fromarray(pixels[::-1])])(pixels)
 
 
-def rotated(orientation: int) -> Callable[[np.ndarray], bytes]:
+def encoded_as(form: str, values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, form)
+    return file.getvalue()
+
+
+def patched(encode: Callable, place: int, value: bytes) -> Callable[[np.ndarray], bytes]:
+    """`encode`, the bytes from `place` on replaced."""
+    return lambda pixels: (data := encode(pixels))[:place] + value + data[place + len(value) :]
+
+
+def tiff_by_hand(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
+    """The first directory of a TIFF and nothing else. entries: (tag, type, count, value)."""
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + struct.pack("<I", following)
+
+
+def many_scans(pixels: np.ndarray) -> bytes:
+    """A progressive JPEG, its last scan 10,000 times."""
+    data = encoder("JPEG", progressive=True)(pixels)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 10_000 + data[-2:]
+
+
+def rotated(orientation: int, form: str = "JPEG") -> Callable[[np.ndarray], bytes]:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoder("JPEG", exif=exif)
+    return encoder(form, exif=exif)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -216,7 +241,41 @@ FILES = [
     Case("animated webp", "moving.webp", CHANGED, FRAME, file(moving("WEBP"))),
     Case("two pictures in a jpeg (MPO)", "stereo.jpg", CHANGED, FRAME, file(moving("MPO"))),
     *(Case(form, f"other.{form}", LEFT_OUT, NO_IMAGE, file(encoder(form.upper())))
-      for form in ("gif", "bmp", "tiff", "ico", "pdf")),
+      for form in ("ico", "pdf")),
+    Case("bmp", "other.bmp", KEPT, "", file(encoder("BMP"))),
+    Case("bmp that claims 60,000 x 60,000", "bomb.bmp", LEFT_OUT, BOMB,
+         file(patched(encoder("BMP"), 18, struct.pack("<II", 60_000, 60_000)))),
+    Case("gif", "other.gif", CHANGED, "P to RGB", file(encoder("GIF", "P"))),
+    Case("animated gif", "moving.gif", CHANGED, f"{FRAME}; P to RGB", file(moving("GIF", "P"))),
+    Case("gif that claims 60,000 x 60,000", "bomb.gif", LEFT_OUT, BOMB,
+         file(patched(encoder("GIF", "P"), 6, struct.pack("<HH", 60_000, 60_000)))),
+    Case("gif cut in the middle", "cut.gif", LEFT_OUT, "...", file(cut(encoder("GIF", "P")))),
+    Case("tiff", "other.tiff", KEPT, "", file(encoder("TIFF"))),
+    *(Case(f"tiff, packed with {form}", f"{form}.tiff", KEPT, "", file(encoder("TIFF", compression=form)))
+      for form in ("tiff_lzw", "tiff_adobe_deflate", "packbits")),
+    Case("tiff, packed as jpeg", "jpeg.tiff", LEFT_OUT,
+         "tiff of compression 7; those read are none, LZW, deflate, PackBits",
+         file(encoder("TIFF", compression="jpeg"))),
+    Case("tiff of two pages", "pages.tiff", CHANGED, "first page", file(moving("TIFF"))),
+    Case("tiff, 16 bits of grey", "grey16.tiff", CHANGED, "I;16 to RGB",
+         file(lambda pixels: encoded_as("TIFF", pixels[..., 0].astype(np.uint16) * 256))),
+    Case("tiff of floating-point numbers", "float.tiff", LEFT_OUT,
+         "floating-point values, whose range is not known",
+         file(lambda pixels: encoded_as("TIFF", pixels[..., 0] / np.float32(255)))),
+    Case("tiff, EXIF orientation 6", "turned6.tiff", CHANGED, TURNED, file(rotated(6, "TIFF"))),
+    Case("tiff cut in the middle", "cut.tiff", LEFT_OUT, "...", file(cut(encoder("TIFF"), 0.9))),
+    Case("tiff, a tag of 2**31 values", "tag.tiff", LEFT_OUT, "tiff with 2147483648 values in tag 999; more than ...",
+         holding(tiff_by_hand((999, 4, 2**31, 8)))),
+    Case("tiff, tiles of 65,520 x 65,520", "tile.tiff", LEFT_OUT, "tiff with tiles of 65520x65520 pixels",
+         holding(tiff_by_hand((322, 4, 1, 65_520), (323, 4, 1, 65_520)))),
+    Case("tiff that claims 60,000 x 60,000", "bomb.tiff", LEFT_OUT, BOMB,
+         holding(tiff_by_hand((256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8), (262, 3, 1, 1),
+                              (273, 4, 1, 8), (278, 4, 1, 60_000), (279, 4, 1, 99)))),
+    Case("tiff whose next page is itself", "loop.tiff", LEFT_OUT, "...", holding(tiff_by_hand(following=8))),
+    Case("tiff of more than 4 GiB (BigTIFF)", "big.tiff", LEFT_OUT, "tiff of the 64-bit kind (BigTIFF)...",
+         holding(b"II+\0\x08\0\0\0" + bytes(99))),
+    Case("jpeg of 10,000 scans", "scans.jpg", LEFT_OUT, "... scans of 64x64 pixels, which take too long to decode",
+         file(many_scans)),
     Case("svg", "other.svg", LEFT_OUT, NO_IMAGE, holding(b"<svg xmlns='http://www.w3.org/2000/svg'/>")),
     Case("heic", "other.heic", LEFT_OUT, NO_IMAGE, holding(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")),
     *(Case(f"jpeg, EXIF orientation {i}", f"turned{i}.jpg", CHANGED, TURNED, file(rotated(i))) for i in (3, 6, 8)),

@@ -203,10 +203,10 @@ SOURCES = [
     Case("folder with one image", "", REFUSED,
          "images: holding out last:2 of 1 images leaves none for one side; give another --test",
          folder(images=SIX[:1])),
-    Case("folder of texts", "", REFUSED, "images: 3 left out (a.txt: not a png, jpeg or webp image, b.txt: ..., "
-         "c.txt: ...); no image is left to train on", folder(images=(), more=texts("a.txt", "b.txt", "c.txt"))),
+    Case("folder of texts", "", REFUSED, f"images: 3 left out (a.txt: {broken.NO_IMAGE}, b.txt: ..., c.txt: ...); no "
+         "image is left to train on", folder(images=(), more=texts("a.txt", "b.txt", "c.txt"))),
     Case("every held-out image is broken", "", IN_PART,
-         "6 images; left out: y.png: not a png, jpeg or webp image; left out: z.png: ...",
+         f"6 images; left out: y.png: {broken.NO_IMAGE}; left out: z.png: ...",
          folder(more=texts("y.png", "z.png"))),
     Case("file whose path is too long", "", IN_PART, "6 images; left out: ...: File name too long",
          folder(more=too_deep)),
@@ -278,8 +278,7 @@ SOURCES = [
     Case("a text beside an LMDB", "", IN_PART, "6 images; left out: a.txt: no part of the database",
          changed(miniatures.lsun_lmdb, texts("a.txt"))),
     Case("tar, a member of -512 bytes, which leads back to itself", "", IN_PART,
-         "6 images; left out: negative.png: a size below zero; left out: what follows negative.png: "
-         "the archive is damaged there (a size below zero)",
+         "6 images; left out: ...the archive is damaged there (...)",  # newer Pythons refuse the header itself
          behind_six(header("negative.png", -512) + bytes(1024))),
     Case("tar, a sparse member", "", IN_PART, "6 images; left out: pieces.png: a sparse file",
          behind_six(SPARSE + bytes(1024))),

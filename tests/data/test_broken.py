@@ -21,7 +21,7 @@ import zipfile
 from absl import flags
 from absl.testing import flagsaver
 import broken
-from broken import IN_PART, KEPT, LEFT_OUT, REFUSED, Case
+from broken import CHANGED, IN_PART, KEPT, LEFT_OUT, REFUSED, Case
 from broken_archives import GROUPS, UNSAFE
 from broken_sources import SOURCES
 import grain.experimental  # noqa: F401  before flags are saved: it defines some of its own
@@ -29,16 +29,16 @@ import miniatures
 import numpy as np
 from PIL import Image
 import pytest
+import strangers
 import tensorflow_datasets as tfds
 
 from introvae_jax import prepare
 from introvae_jax.data import forms
 from introvae_jax.data.forms import archives, hdf5, lmdb
-from introvae_jax.data.forms.base import printable
 from introvae_jax.data.images import Target
 from introvae_jax.data.packing import conversion, pack
 from introvae_jax.data.packing.plan import Plan
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, printable
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TABLE = ROOT / "docs" / "broken_input.md"
@@ -50,6 +50,10 @@ What `python -m introvae_jax.prepare` does with input that is not simply a whole
 with a traceback or is dropped without a word: an entry is kept as it is, or named in report.txt as changed, left out or
 duplicate, or the whole source is refused by one line. "..." stands for words of a library or of the system. With
 `--strict` all that is not "kept" refuses the source.
+
+All commands treat a damaged image alike: training, `sample --images` and `evaluate` skip what cannot be read and name
+it in one warning with the number of images that are used; `prepare` names it in report.txt and the first three on the
+terminal.
 
 What the tests found, written by `PYTHONPATH=.:tests python tests/data/test_broken.py > docs/broken_input.md`:
 
@@ -187,7 +191,7 @@ def test_what_is_kept_is_kept_unchanged():
         original, kept = (source / case.name).read_bytes(), there[printable(case.name)]
         pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (original, kept)]
         np.testing.assert_array_equal(*pictures)
-        assert original == kept or original[8:12] == b"WEBP"  # which has no place in the set
+        assert original == kept or original[:4] in (b"RIFF", b"II*\0") or original[:2] == b"BM"  # stored as PNG
 
 
 def test_the_bombs_take_no_time_and_no_fifo_is_waited_for():
@@ -203,6 +207,10 @@ def plan(source):
     return Plan(str(source), "", "cases", Target(64, 3), "png", 95, "25%")
 
 
+def split_changes(case):
+    return case.words.split("; ") if case.gets == CHANGED else [case.words]
+
+
 def test_the_command_refuses_it_all_in_one_line_if_it_is_strict(tmp_path):
     source, *_ = group("folder")
     done = run_alone(source, tmp_path, "--test=25%", "--strict", timeout=60)
@@ -210,7 +218,8 @@ def test_the_command_refuses_it_all_in_one_line_if_it_is_strict(tmp_path):
     assert "Traceback" not in done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("introvae_jax: error: "))
     for kind in ("left out", "changed", "duplicate"):
-        assert f"{sum(case.gets == kind for case in broken.FILES)} {kind} (" in line
+        findings = [words for case in broken.FILES if case.gets == kind for words in split_changes(case)]
+        assert f"{len(findings)} {kind} (" in line
     assert not list(tmp_path.rglob("manifest.json"))
 
 
@@ -312,7 +321,13 @@ def rows():
 def table():
     cell = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
     lines = [f"| {cell(what)} | {gets} | {cell(words)} |\n" for what, gets, words in rows()]
-    return "".join([HEAD, *lines])
+    return "".join([HEAD, *lines, strangers.table()])
+
+
+@pytest.mark.parametrize("row", strangers.ROWS, ids=lambda row: row[3].rpartition("::")[2])
+def test_what_a_stranger_can_do_is_tested_where_the_table_says(row):
+    path, _, name = row[3].partition("::")
+    assert f"\ndef {name}(" in (ROOT / path).read_text("utf-8")
 
 
 def test_the_table_is_true():

@@ -92,12 +92,32 @@ def test_what_is_no_image_is_left_out_with_a_warning(colours, capsys):
     (folder / "empty.png").touch()
     assert len(plain.open_plain(str(folder))[0]) == 6
     line = capsys.readouterr().err
-    assert "left out 2: " in line
+    assert "skipped 2: " in line
     assert "notes.txt" in line
     assert "empty.png" in line
 
 
-def test_an_image_that_was_whole_when_headers_were_read_and_is_no_more(tmp_path):
+def test_a_truncated_image_is_left_out_named_and_not_counted(colours, capsys):
+    folder, _ = colours
+    whole = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(whole[: len(whole) // 2])
+    for target in (None, Target(16, 3)):
+        found, _ = plain.open_plain(str(folder), target)
+        assert len(found) == 5
+        assert found[np.arange(5)].shape[0] == 5
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "skipped 1: 2.png (" in line
+        assert "5 are used" in line
+
+
+def test_an_image_too_small_for_the_crop_is_left_out(colours, capsys):
+    folder, _ = colours
+    write(folder / "tiny.png", np.zeros((4, 4, 3), np.uint8))
+    assert len(plain.open_plain(str(folder), Target(8, 3, "16x16"))[0]) == 6
+    assert "tiny.png (4x4, too small for the crop 16x16)" in capsys.readouterr().err
+
+
+def test_an_image_that_was_whole_when_it_was_opened_and_is_no_more(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for i in range(3):
         write(tmp_path / f"{i}.webp", noise, lossless=True)

@@ -1,10 +1,14 @@
 """Preparing: every form read back equal, by us and by TFDS; killed and run again; refused."""
 
+import ast
 import errno
 import hashlib
+import importlib
+import itertools
 import json
 import pathlib
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -14,10 +18,11 @@ import numpy as np
 import pytest
 
 from configs import default
-from introvae_jax.data import forms, images, source
+from introvae_jax import config as config_lib
+from introvae_jax.data import forms, images, packed, source
 from introvae_jax.data.forms import files
 from introvae_jax.data.forms.base import natural
-from introvae_jax.data.packing import pack
+from introvae_jax.data.packing import advice, pack
 from introvae_jax.data.packing.conversion import convert
 from introvae_jax.data.packing.plan import Plan
 from introvae_jax.errors import UserError
@@ -87,7 +92,7 @@ def test_a_tfds_set_keeps_its_own_split(tmp_path, monkeypatch):
 
 def test_a_tfds_set_that_is_not_prepared_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(UserError, match=r"needs TensorFlow to prepare it: pip install 'introvae_jax\[tfds-prepare\]'"):
+    with pytest.raises(UserError, match=r"needs TensorFlow to prepare it: pip install '\.\[tfds-prepare\]'"):
         prepare("tfds:cifar10", tmp_path)
     with pytest.raises(UserError, match="tfds:nothing_like_it: "):
         prepare("tfds:nothing_like_it", tmp_path)
@@ -225,7 +230,7 @@ def test_strict_refuses_what_is_not_as_it_should_be_and_loses_nothing(tmp_path):
     directory = prepare(folder, tmp_path / "out")
     assert (directory / "report.txt").read_text().splitlines() == [
         "left out\tcut.png\timage file is truncated",
-        "left out\tnotes.txt\tnot a png, jpeg or webp image",
+        "left out\tnotes.txt\tnot a png, jpeg, webp, bmp, gif or tiff image",
         "changed\tsmall.png\tenlarged from 20x20",
         "duplicate\tagain.png\tsame pixels as 00003.png; both are kept",
     ]
@@ -326,3 +331,64 @@ def test_a_run_on_a_set_that_is_damaged_or_missing_ends_in_one_line(tmp_path, ru
     (directory / "features.json").write_text("{}")
     with pytest.raises(UserError, match="not a data set in ArrayRecord form"):
         read_back(tmp_path, "faces/64")
+
+
+def run_prepare(run_command, *args, **environment):
+    """The lines that the command prints."""
+    done = run_command("introvae_jax.prepare", *args, "--workers=1", **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_the_command_that_prepare_prints_trains_at_the_prepared_size(tmp_path, run_command):
+    """As printed, but for fewer steps, the directory of the run and a narrower network: from a place with a space."""
+    folder = miniatures.folder(tmp_path / "images", miniatures.arrays(40, 16))
+    data_dir = tmp_path / "my data"
+    args = (f"--source={folder}", "--name=faces", "--resolution=16", f"--data_dir={data_dir}", "--channels=1")
+    lines, _ = run_prepare(run_command, *args)
+    words = shlex.split(lines[-1].removeprefix("train on it: "))
+    assert words[:3] == ["python", "-m", "introvae_jax.main"]
+    shorter = ["--config.steps=1", "--config.objective.warmup_steps=0", "--config.checkpoint.calibration_batches=1"]
+    done = run_command("introvae_jax.main", *words[3:], *shorter, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "enlarged" not in done.stderr
+    (record,) = (tmp_path / "run").rglob("1/run/metadata")  # of the checkpoint of step 1
+    data = json.loads(record.read_text())["config"]["data"]
+    assert (data["size"], data["channels"], data["name"]) == (16, 1, "faces/16")
+
+
+@pytest.mark.parametrize("name", ["faces", "avatars", "celeb_a", "celeb_a_hq", "ffhq", "cifar10", "lsun_church"])
+def test_every_command_that_prepare_prints_is_a_valid_experiment(name, tmp_path, monkeypatch):
+    """At every size that can be trained, grey and RGB, in the usual place of data sets and elsewhere."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    for size, channels, root in itertools.product(advice.SIZES, (1, 3), (tmp_path, tmp_path / "it's here")):
+        words = shlex.split(advice.command(root / name / str(size) / "1.0.0", name, size, channels))
+        path, _, argument = words[3].removeprefix("--config=").partition(":")
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        config = module.get_config(argument) if argument else module.get_config()
+        for key, value in (word.removeprefix("--config.").split("=", 1) for word in words[4:] if "--config." in word):
+            part, _, leaf = key.rpartition(".")
+            old = config[part][leaf]
+            config[part][leaf] = value if isinstance(old, str) else ast.literal_eval(value)
+        config_lib.validate(config)
+        assert (config.data.source, config.data.name) == ("tfds", f"{name}/{size}")
+        assert (config.data.size, config.data.channels) == (size, channels)
+        assert packed.data_dir(config.data.path) == root
+
+
+def test_a_size_that_cannot_be_trained_is_said_before_and_after(tmp_path, run_command):
+    folder = miniatures.folder(tmp_path / "images", IMAGES)
+    (folder / "\x1b[31mred.png").write_bytes(b"no image")
+    args = (f"--source={folder}", "--name=faces", "--resolution=33", f"--data_dir={tmp_path}")
+    lines, warnings = run_prepare(run_command, *args)
+    assert "the nearest is --resolution=32" in lines[-1]
+    assert "the nearest is --resolution=32" in warnings.splitlines()[0]
+    assert "introvae_jax.main" not in lines[-1]
+    assert r"1 left out (\x1b[31mred.png: not a png" in lines[1]
+    assert "\x1b" not in "".join(lines) + warnings.replace("\x1b[A", "")
+
+
+def test_a_set_that_is_smaller_than_the_run_is_named(tmp_path, capsys):
+    prepare(miniatures.folder(tmp_path / "images", IMAGES), tmp_path, size=32)
+    read_back(tmp_path, "faces/32", 64)
+    assert "images of 32x32 pixels are enlarged to config.data.size = 64" in capsys.readouterr().err

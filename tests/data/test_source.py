@@ -72,7 +72,7 @@ def test_files_that_are_no_whole_images_are_named_in_one_warning(image_folder, c
     splits = source.open_splits(folder_config(image_folder))
     assert len(splits.train) + len(splits.test) == 14
     (message,) = capsys.readouterr().err.splitlines()
-    for part in ("skipped 2", "cut.jpg (", "notes.txt (not a png, jpeg or webp image)",
+    for part in ("skipped 2", "cut.jpg (", "notes.txt (not a png, jpeg, webp, bmp, gif or tiff image)",
                  "converted 2", "grey.png (L to RGB)", "clear.png (RGBA to RGB)"):  # fmt: skip
         assert part in message
     assert ".hidden" not in message
@@ -98,3 +98,8 @@ def test_too_few_images_is_an_error_with_the_way_out(tmp_path, make):
         Image.new("RGB", (20, 20)).save(path / "a.png")
     with pytest.raises(UserError, match=r"config.data.path .*--config.data.path=DIR"):
         source.open_splits(folder_config(path))
+
+
+def test_a_path_in_the_home_is_found(image_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(image_folder.parent))
+    assert len(source.open_splits(folder_config("~/images")).train) == 11

@@ -1,5 +1,7 @@
 """Words to figures and counts."""
 
+import re
+
 import pytest
 
 from introvae_jax.errors import UserError
@@ -10,8 +12,9 @@ from introvae_jax.evaluation.scores import headlines
 @pytest.mark.parametrize(
     ("word", "name", "count", "whole", "label"),
     [("fid50k", "fid", 50_000, False, "fid50k"), ("fid50k_full", "fid", 50_000, True, "fid50k_full"),
-     ("swd16k", "swd", 16_384, False, "swd16k"), ("swd16", "swd", 16, False, "swd16"),
-     ("swd16000", "swd", 16_000, False, "swd16000"), ("kid1500", "kid", 1500, False, "kid1500"),
+     ("swd16k", "swd", 16_000, False, "swd16k"), ("swd16384", "swd", 16_384, False, "swd16384"),
+     ("swd50k", "swd", 50_000, False, "swd50k"), ("swd16", "swd", 16, False, "swd16"),
+     ("kid1500", "kid", 1500, False, "kid1500"),
      ("alexnet_frechet2k", "alexnet_frechet", 2000, False, "alexnet_frechet2k"),
      ("precision_recall10k_full", "precision_recall", 10_000, True, "precision_recall10k_full")],
 )  # fmt: skip
@@ -46,8 +49,25 @@ def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
      "fid" + "9" * 5000],
 )  # fmt: skip
 def test_unknown_words_are_refused_with_the_known_ones(word):
-    with pytest.raises(UserError, match=r"is no metric: they are fid, kid, .*, ood; a number of images may follow"):
+    with pytest.raises(UserError, match=r"is no metric.*: they are fid, kid, .*, ood; a number of images may follow"):
         requests.parse(["swd16", word])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("ssim", "ask for reconstruction, of which ssim is a part"), ("psnr10k", "ask for reconstruction"),
+     ("elbo", "ask for likelihood"), ("precision", "ask for precision_recall"), ("fidd10k", "did you mean fid?"),
+     ("FID50k", "did you mean fid?"), ("ms_ssim", "did you mean msssim?"), ("ms-ssim", "did you mean msssim?"),
+     ("reconstructions", "did you mean reconstruction?"), ("alexnet_fid", "did you mean alexnet_")],
+)  # fmt: skip
+def test_the_metric_that_was_meant_is_named(word, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        requests.parse([word])
+
+
+def test_a_word_like_no_metric_gets_no_guess():
+    with pytest.raises(UserError, match=r"^'quality' is no metric: they are"):
+        requests.parse(["quality"])
 
 
 @pytest.mark.parametrize(

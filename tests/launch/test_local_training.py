@@ -25,15 +25,15 @@ def test_a_killed_process_costs_a_restart_and_the_run_ends(tmp_path, one_device)
         "--config.objective.warmup_steps=0", "--config.log.every=5", "--config.checkpoint.every=10",
     ]  # fmt: skip
     launcher = subprocess.Popen(
-        command, cwd=ROOT, env=one_device | {"PYTHON": sys.executable}, stderr=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL,
+        command, cwd=ROOT, env=one_device | {"PYTHON": sys.executable, "INTROVAE_JAX_ANNOUNCE_AFTER": "0"},
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         deadline = time.time() + 200
         while not list(workdir.glob("checkpoints/[0-9]*")) and time.time() < deadline:
             time.sleep(0.1)
         os.kill(processes_of(workdir)[-1], signal.SIGKILL)
-        said = launcher.communicate(timeout=300)[1]
+        printed, said = launcher.communicate(timeout=300)
     finally:
         launcher.terminate()
     assert launcher.returncode == 0, said
@@ -41,3 +41,8 @@ def test_a_killed_process_costs_a_restart_and_the_run_ends(tmp_path, one_device)
     assert said.count(": 4500 training and 500 held-out images") == 2
     assert f"done: {workdir} holds the checkpoint of step 60" in said
     assert "Traceback" not in said
+    announced = [line for line in said.splitlines() if " ..." in line]
+    assert "compiling the step (introvae) ..." in announced
+    assert any(line.startswith("waiting for the other processes") for line in announced)
+    assert not any(line.startswith("[1] ") for line in announced)
+    assert not printed  # Gloo has lines of its own

@@ -10,7 +10,7 @@ from configs import digits
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.planning import job, program, report, target
-from introvae_jax.training import parallel
+from introvae_jax.training import memory, parallel
 from introvae_jax.training.run import Run
 
 
@@ -55,13 +55,19 @@ def test_flops_and_memory_are_those_of_the_training_program(planned, trained):
     assert planned.program.memory.total == pytest.approx(real.memory.total, rel=1e-2)
 
 
-def test_in_parts_the_memory_is_the_loop_s_and_the_work_the_whole_batch_s(config, planned):
+def test_the_bound_without_compiling_is_below_what_is_compiled(config, planned):
+    state, image = memory.least(config)
+    assert 0 < state <= planned.program.memory.state
+    assert 0 < 8 * image < planned.program.memory.batch + planned.program.memory.temporaries
+
+
+@pytest.mark.parametrize("key", ["objective.name", "model.remat"])
+def test_so_it_is_where_least_is_kept(config, key):
+    """A VAE has the fewest passes; recomputed blocks keep the least."""
     config = config.copy_and_resolve_references()
-    config.accumulate = 4
-    in_parts = job.plan(config, "tiny")
-    assert in_parts.program.flops == planned.program.flops
-    assert in_parts.program.memory.temporaries < planned.program.memory.temporaries
-    assert in_parts.other.batch == 4
+    config.update_from_flattened_dict({key: {"objective.name": "vae", "model.remat": True}[key]})
+    compiled = program.measure(config, jax.devices()[0], 8).memory
+    assert 0 < 8 * memory.least(config)[1] < compiled.batch + compiled.temporaries
 
 
 def test_another_batch_takes_what_was_extrapolated(config, planned):

@@ -6,6 +6,7 @@ Needs torch, which the tests do not. The networks are written from the published
 weights, BatchNorm parameters and running statistics are random.
 """
 
+import contextlib
 import itertools
 import pathlib
 import sys
@@ -27,6 +28,7 @@ MODELS = {
     "soft_introvae_expand": (16, 3, (4, 4), True, "soft_introvae"),
 }
 Z_DIM = 5
+LEGACY = {"_use_new_zipfile_serialization": False}  # the container before torch 1.6
 
 # Whole networks are saved with the path of their class; as in the released files it is of a module `networks`.
 networks = types.ModuleType("networks")
@@ -155,10 +157,32 @@ def save_networks(folder):
         "nested": {"epoch": 3, "model": model.state_dict(), "optimizer_e": optimizer.state_dict()},
         "nested_module": {"epoch": 3, "model": nn.DataParallel(model)},
     }
-    torch.save(model.state_dict(), folder / "introvae_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(model.state_dict(), folder / "introvae_legacy.pth", **LEGACY)
+    with as_torch_0_4_1():
+        torch.save(forms["nested_module"], folder / "introvae_nested_module_0_4_1.pth", **LEGACY)
     for form, content in forms.items():
         torch.save(content, folder / f"introvae_{form}.pth")
-        torch.save(content, folder / f"introvae_{form}_legacy.pth", _use_new_zipfile_serialization=False)
+        torch.save(content, folder / f"introvae_{form}_legacy.pth", **LEGACY)
+
+
+@contextlib.contextmanager
+def as_torch_0_4_1():
+    """Parameters are pickled as there: a call of their class with the tensor and requires_grad."""
+
+    class Plain:  # what super(Parameter, self) was pickled as
+        def __init__(self, parameter):
+            self.parameter = parameter
+
+        def __reduce_ex__(self, protocol):
+            function, arguments = self.parameter.data.__reduce_ex__(protocol)
+            return function, (*arguments[:4], self.parameter.requires_grad, *arguments[5:])
+
+    today = nn.Parameter.__reduce_ex__
+    nn.Parameter.__reduce_ex__ = lambda self, _: (nn.Parameter, (Plain(self), self.requires_grad))
+    try:
+        yield
+    finally:
+        nn.Parameter.__reduce_ex__ = today
 
 
 def save_tensors(folder):
@@ -176,7 +200,7 @@ def save_tensors(folder):
         "others": [1, -2.5, "text", None, True, (1, 2), {3}, 2**70],
     }  # fmt: skip
     torch.save(content, folder / "tensors.pth")
-    torch.save(content, folder / "tensors_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(content, folder / "tensors_legacy.pth", **LEGACY)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
+from configs import celebahq, default
 import introvae_jax
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
@@ -21,7 +21,7 @@ NETWORKS = {
 }  # fmt: skip
 FORMS = [
     "legacy", "module", "module_legacy", "parallel", "parallel_legacy",
-    "nested", "nested_legacy", "nested_module", "nested_module_legacy",
+    "nested", "nested_legacy", "nested_module", "nested_module_legacy", "nested_module_0_4_1",
 ]  # fmt: skip
 
 
@@ -182,6 +182,15 @@ def test_a_config_that_does_not_fit_is_told_key_by_key(saved, tmp_path):
         with pytest.raises(UserError, match=told):
             conversion.convert(saved / "introvae.pth", tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_released_config_takes_the_weights_that_the_released_script_saves():
+    """convert.py refuses a config that does not agree; reading 150 MB of weights would add nothing."""
+    found = mapping.structure(_released_shapes((32, 64, 128, 256, 512, 512), expand=True), "x")
+    needed = conversion._needed(found, "introvae")
+    conversion._require_agreement(celebahq.get_config("256,released"), needed, "file")
+    with pytest.raises(UserError, match=r"config.model.expand_equal = False, and True in the file"):
+        conversion._require_agreement(celebahq.get_config("256"), needed, "file")
 
 
 def test_outside_the_repository_a_config_is_needed(saved, tmp_path, monkeypatch):

@@ -78,6 +78,21 @@ def test_what_older_pythons_and_torches_wrote(write):
     assert (list(pairs.items()), backend.state, numbers) == ([("b", 1), ("a", 2)], {}, {3})
 
 
+def parameter(value):
+    """As torch 0.4.1 pickles one: the class is called with the tensor, which keeps its hooks, and requires_grad."""
+    hooks = call("collections", "OrderedDict")
+    old = value.replace(const(False) + const(None), const(True) + hooks)
+    assert old != value
+    return b"ctorch.nn.parameter\nParameter\n" + old + const(True) + b"\x86R"
+
+
+def test_parameters_of_torch_0_4_1(write):
+    state = b"}(" + const("weight") + parameter(tensor()) + const("bias") + parameter(tensor(offset=2)) + b"u"
+    found = torch_file.read(write(whole(state), a=[5, 6, 7, 8]))
+    np.testing.assert_array_equal(found["weight"], [5, 6])
+    np.testing.assert_array_equal(found["bias"], [7, 8])
+
+
 @pytest.mark.parametrize(("view", "told"), [((1, 3), None), ((2, 3), "up to element 5 of a storage of 4"),
                                             ((-1, 2), "whose bounds cannot be")])  # fmt: skip
 def test_views_of_storages(view, told, write):
@@ -117,6 +132,12 @@ ATTACKS = {
     "a call of a storage type": (b"ctorch\nFloatStorage\n)R", "a call of torch.FloatStorage"),
     "an object with arguments": (b"cnetworks\nA\n" + const((1,)) + b"\x81", "an object of networks.A made with 1"),
     "an object of a function": (b"ccollections\nOrderedDict\n)\x81", "an object of collections.OrderedDict"),
+    "an object of Parameter": (b"ctorch.nn.parameter\nParameter\n)\x81", "an object of torch.nn.parameter.Parameter"),
+    "a state of Parameter": (b"ctorch.nn.parameter\nParameter\n" + const({"x": 1}) + b"b", "a state of type dict"),
+    "a parameter of a call": (
+        b"ctorch.nn.parameter\nParameter\n" + call("builtins", "eval", const(MARKED)) + const(True) + b"\x86R",
+        "builtins.eval"),
+    "another name beside Parameter": (call("torch.nn.parameter", "Buffer", const(1)), "torch.nn.parameter.Buffer"),
     "a state of a function": (b"ccollections\nOrderedDict\n" + const({"__code__": 1}) + b"b", "a state of type dict"),
     "a state of a class": (b"cnetworks\nA\n" + const({"x": 1}) + b"b", "a state of type dict for a Global"),
     "slots": (b"cnetworks\nA\n)\x81" + const((None, {"x": 1})) + b"b", "a state of type tuple"),
@@ -187,6 +208,7 @@ DAMAGED_TENSORS = {
     "two types": (b"(" + tensor() + tensor(kind=b"ctorch\nIntStorage\n") + b"t", "two types or sizes"),
     "a missing storage": (b"(" + tensor() + tensor(key="b") + b"t", "damaged"),
     "no storage": (call("torch._utils", "_rebuild_tensor", *map(const, (1, 0, (1,), (1,)))), "without storage"),
+    "a parameter without tensor": (call("torch.nn.parameter", "Parameter", const(1), const(True)), "without tensor"),
     "too few arguments": (call("torch._utils", "_rebuild_tensor_v2", const(1)), "damaged"),
     "empty stack": (b"0" * 3, "damaged"),
     "unknown memo": (b"h\x07", "damaged"),

@@ -1,5 +1,8 @@
 """Each rule on a sick run speaks when it should, once, and is silent about healthy ones."""
 
+import json
+import pathlib
+
 import pytest
 
 from introvae_jax.reporting import health
@@ -20,6 +23,8 @@ SICK = {
     health.encoder_wins: (HEALTHY, {"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0,
                                     "kl_fake": 80.0}, "kl_rec 90 and kl_fake 80 are far above the margin 25"),
     health.margin_too_low: (HEALTHY, {"kl_real": 30.0, "hinge_rec_active": 0.0}, "kl_real 30.0 lies above it (25)"),
+    health.margin_too_high: (HEALTHY, {"loss_rec": 16.0, "kl_rec": 35.0, "kl_fake": 35.0, "kl_gap": 15.0},
+                             "loss_rec rose from 11.5 to 16 and the gap to +15.0"),
     health.decoder_wins: (HEALTHY, {"hinge_fake_active": 1.0, "kl_fake": 2.0}, "kl_fake 2.0 is far below kl_real"),
     health.negative_gap: (SOFT, {"kl_gap": -3.0}, "Lower beta_neg (256)"),
     health.reconstruction_lost: (HEALTHY, {"loss_rec": 23.2}, "loss_rec 23.2, it had been 11.5"),
@@ -107,3 +112,26 @@ def test_only_a_collapse_is_past_help():
         for record in [healthy] * 5 + [healthy | change] * PERSISTENCE:
             doctor.advise(record)
         assert doctor.has_collapsed == (rule is health.collapsed)
+
+
+# Real runs, a record each 50 steps. The broken ones: 475 avatars of 32 pixels, configs/folder.py with a margin of 110,
+# channels 16, 32, 64 and a warm-up of 700 steps, or of 300 with batch 16 and learning rate 5e-4. The others are those
+# of configs/digits.py, 1,800 and 1,200 steps.
+RUNS = json.loads(pathlib.Path(__file__).with_name("runs.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("name", "turn", "error"), [("broken", 850, 85.2), ("broken_fast", 450, 82.7)])
+def test_a_margin_that_is_too_high_is_named_soon_after_the_turn(name, turn, error):
+    doctor = Health(Facts({"name": "introvae", "margin": 110.0}, error))
+    lines = [(record["step"], line) for record in RUNS[name] for line in doctor.advise(record)]
+    step, line = lines[0]
+    assert turn < step <= turn + 4 * 50
+    assert "the margin is too high" in line
+    assert any("the margin is too high" in line for line in doctor.failing)
+
+
+@pytest.mark.parametrize(("name", "objective"), [("digits", "introvae"), ("soft", "soft_introvae")])
+def test_real_healthy_runs_are_left_alone(name, objective):
+    doctor = Health(Facts({"name": objective, "margin": 25.0, "beta_neg": 256.0}, 26.0))
+    assert not any(map(doctor.advise, RUNS[name]))
+    assert not doctor.failing

@@ -10,15 +10,26 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
-from introvae_jax.reporting import logging, tensorboard
+from introvae_jax.evaluation.scores import Score
+from introvae_jax.reporting import logging, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
 
 
-def reporter(workdir, start=0):
+def reporter(workdir, start=0, **options):
     workdir.mkdir(exist_ok=True)
-    return logging.Reporter(workdir, start=start, total=100, batch_size=10, enabled=True)
+    return logging.Reporter(workdir, start=start, total=100, batch_size=10, enabled=True, **options)
+
+
+def events(file):
+    """Of TensorBoard's file, record by record: length, checksums, then the event."""
+    data, found = file.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
 
 
 def arrays(**terms):
@@ -37,7 +48,13 @@ def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
     assert (record["step"], record["kimg"], record["loss_rec"], record["kl_fake"]) == (2, 0.02, 3.0, 11.0)
     assert record["images_per_second"] > 0
     line = capsys.readouterr().err
-    for part in ("step 2/100", "rec 3.00", "kl real 5.0 rec 9.0 fake 11.0 gap +5.0", "hinge rec 100% fake 50%", "left"):
+    for part in (
+        "step 2/100",
+        "error 3.00",
+        "kl real 5.0 rec 9.0 fake 11.0 gap +5.0",
+        "hinge rec 100% fake 50%",
+        "left",
+    ):
         assert part in line
 
 
@@ -51,6 +68,8 @@ def test_steps_that_come_together_are_reported_as_if_they_had_come_one_by_one(tm
         report.report()
         report.close()
     one, other = (pictures.read_records(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
+    for record in (*one, *other):
+        del record["seconds"], record["wall_time"]
     assert one == other
     assert one[0]["loss_rec"] == 6.0
 
@@ -102,25 +121,79 @@ def test_a_new_file_of_events_sorts_behind_the_others_when_the_clock_went_back(t
 
 
 def test_tensorboard_s_own_reader_finds_scalars_and_pictures(tmp_path):
-    """Read back record by record: length, checksums, then the event."""
     board = tensorboard.TensorBoard(tmp_path, start=4)
     board.scalars(5, {"kl_real": 2.5})
     board.image(5, "samples", Image.new("L", (8, 6), 200))
     board.close()
     (file,) = tmp_path.iterdir()
-    data, events = file.read_bytes(), []
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    assert events[1].session_log.status == event_pb2.SessionLog.START
-    assert (events[1].step, events[2].summary.value[0].tag, events[2].summary.value[0].simple_value) == (
-        5,
-        "kl_real",
-        2.5,
-    )
-    picture = Image.open(io.BytesIO(events[3].summary.value[0].image.encoded_image_string))
+    found = events(file)
+    assert found[1].session_log.status == event_pb2.SessionLog.START
+    assert (found[1].step, found[2].summary.value[0].tag, found[2].summary.value[0].simple_value) == (5, "kl_real", 2.5)
+    picture = Image.open(io.BytesIO(found[3].summary.value[0].image.encoded_image_string))
     assert (picture.size, picture.getpixel((0, 0))) == ((8, 6), (200, 200, 200))
+
+
+def test_each_name_in_a_line_means_one_thing(tmp_path, capsys):
+    report = reporter(tmp_path)
+    report.collect(1, arrays(**TERMS, **ADVERSARIAL))
+    report.report()
+    report.close()
+    parts = capsys.readouterr().err.strip().split(" | ")
+    first_words = [part.split()[0] for part in parts]
+    assert len(set(first_words)) == len(first_words)
+    assert "rec" not in first_words  # of kl and hinge it names the reconstructions
+
+
+def test_a_record_tells_time_and_learning_rate_and_time_goes_on_after_a_restart(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": step, "seconds": 100.0 * step}) + "\n" for step in (5, 10, 15))
+    )
+    report = reporter(tmp_path, start=10, learning_rate=lambda step: 0.5 / step)
+    report.collect(20, arrays(**TERMS))
+    report.report()
+    report.close()
+    record = pictures.read_records(tmp_path / "metrics.jsonl")[-1]
+    assert record["learning_rate"] == 0.5 / 20
+    assert 1_000 <= record["seconds"] < 1_500  # those of step 10 and a moment; step 15 is trained anew
+    assert record["wall_time"] > 1.7e9
+
+
+def test_tensorboard_groups_what_belongs_together(tmp_path):
+    report = reporter(tmp_path, learning_rate=lambda step: 0.1)
+    report.resume(compiles=False)
+    report.collect(1, arrays(**TERMS, **ADVERSARIAL, grad_norm_encoder=1.0, exp_elbo_rec=0.5, exp_elbo_fake=0.1))
+    report.report()
+    report.picture("samples", Image.new("L", (8, 6)), 1)
+    report.scored(1, [Score("fid10", "fid10", 3.0, True, None, {})])
+    report.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    tags = {value.tag for event in events(file) for value in event.summary.value}
+    assert {"loss/rec", "loss/encoder", "kl/real", "kl/gap", "hinge/rec_active", "exp_elbo/rec", "grad_norm/encoder",
+            "optim/learning_rate", "speed/images_per_second", "pictures/samples", "eval/fid10"} < tags  # fmt: skip
+    assert all(tag.count("/") == 1 for tag in tags)
+
+
+def test_the_time_left_counts_what_comes_between_and_after_the_steps():
+    pauses = time_left.Pauses({"pictures": [10], "checkpoints": [15, 20]}, total=50)
+    assert pauses.left(10) == 0.0  # nothing has been seen yet
+    pauses._seconds |= {"pictures": 3.0, "checkpoints": 100.0}
+    # After step 31: pictures at 40 and 50; checkpoints at 40, 45 and 50.
+    assert pauses.left(31) == 2 * 3.0 + 3 * 100.0
+    # A report comes before the pause of its own step.
+    assert pauses.left(40) == 2 * 3.0 + 3 * 100.0
+    assert pauses.left(50) == 3.0 + 100.0
+    record = {"step": 40, "kimg": 0.4, "images_per_second": 10.0, **TERMS}
+    assert ", 5m16s left" in logging.summary(record, 50, 10, pauses)
+    assert ", at least 10s left" in logging.summary(record, 50, 10, time_left.Pauses({"pictures": [10]}, total=50))
+
+
+def test_a_pause_is_timed(monkeypatch):
+    times = iter([5.0, 7.5])
+    monkeypatch.setattr(time_left.time, "perf_counter", lambda: next(times))
+    pauses = time_left.Pauses({"pictures": [10]}, total=20)
+    with pauses.timed("pictures"):
+        pass
+    assert pauses.left(5) == 2 * 2.5
 
 
 def test_durations():
@@ -130,11 +203,22 @@ def test_durations():
 def test_grids_and_pairs_put_images_where_they_belong():
     images = np.stack([np.full((4, 4, 3), value) for value in (0.0, 0.2, 0.4, 0.6)]).astype(np.float32)
     grid = np.asarray(pictures.grid(images))
-    assert grid.shape == (10, 10, 3)
-    assert [grid[0, 0, 0], grid[0, 9, 0], grid[9, 0, 0], grid[9, 9, 0]] == [0, 51, 102, 153]
-    assert grid[4, 4, 0] == 255  # the gap
+    assert grid.shape == (2 * 128 + 2, 2 * 128 + 2, 3)  # 32 times as large
+    assert [grid[y, x, 0] for y in (0, 127, 130) for x in (0, 127, 130)] == [0, 0, 51] * 2 + [102, 102, 153]
+    assert grid[128, 5, 0] == grid[5, 129, 0] == 255  # the gap
     pairs = np.asarray(pictures.pairs(images[:2, ..., :1], images[2:, ..., :1]))
-    assert [pairs[0, x] for x in (0, 6, 12, 18)] == [0, 102, 51, 153]
+    assert pairs.shape == (16 + 128, 4 * 130 - 2)
+    assert [pairs[16, 130 * x] for x in range(4)] == [0, 102, 51, 153]
+
+
+def test_curves_of_a_single_record_show_it(tmp_path):
+    """A line of one point has no length."""
+    for name, records in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
+        plots.curves(records, tmp_path / name, margin=None)
+    empty, one = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("empty", "one"))
+    colours = [np.ptp(picture[60:330], axis=-1).max(0) for picture in (empty, one)]  # inside the upper panels
+    middle = slice(180, 380)  # of the first one, away from its legend and its axes
+    assert colours[0][middle].max() < 60 <= colours[1][middle].max()
 
 
 def test_curves_are_drawn_from_records(tmp_path):

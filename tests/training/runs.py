@@ -16,9 +16,12 @@ def records(workdir):
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
+TIMES = ("images_per_second", "seconds", "wall_time")  # what no two runs share
+
+
 def terms(workdir):
     """The same without what no two runs share."""
-    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in records(workdir)]
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in records(workdir)]
 
 
 def state(workdir, step):

@@ -7,10 +7,10 @@ import optax
 from introvae_jax.training import optimizer
 
 
-def rates(updates, steps, **schedule):
+def rates(updates, steps, decay_factor=0.1, **schedule):
     """The rate of each update, read off plain Adam's size of change under a constant gradient."""
-    rate = optimizer.schedule(**schedule, learning_rate=1.0, steps=steps, decay_steps=(2,))
-    adam = optimizer.create(optimizer.every(updates, rate), beta1=0.0, beta2=0.0, clip_norm=0.0)
+    rate = optimizer.schedule(**schedule, learning_rate=1.0, steps=steps, decay_steps=(2,), decay_factor=decay_factor)
+    adam = optimizer.create(optimizer.every(updates, rate), beta1=0.0, beta2=0.0, epsilon=1e-8, clip_norm=0.0)
     state, sizes = adam.init(jnp.zeros(())), []
     for _ in range(updates * steps):
         change, state = adam.update(jnp.ones(()), state)
@@ -28,3 +28,4 @@ def test_two_updates_a_step_share_its_rate():
 def test_schedules_decay_when_they_say():
     np.testing.assert_allclose(rates(1, 4, name="cosine"), optax.cosine_decay_schedule(1.0, 4)(np.arange(4)), rtol=1e-5)
     np.testing.assert_allclose(rates(1, 4, name="step"), [1, 1, 0.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(rates(1, 4, decay_factor=0.5, name="step"), [1, 1, 0.5, 0.5], rtol=1e-5)

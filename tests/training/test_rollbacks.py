@@ -1,6 +1,7 @@
 """Back to the last checkpoint at a non-finite number: with other noise, and to the same end after a kill."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,81 @@ def test_before_the_first_checkpoint_it_starts_over(sick, tmp_path):
     seen = sick(at=3, times=1)
     assert loop.train(config(rollbacks=1, steps=10), tmp_path)
     assert [step for step, _ in seen] == [0, 0]
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A function that makes the parameters infinite at a step under the first key, with finite losses."""
+
+    def make_poisoned(at):
+        make_step = Run.make_step
+
+        def make(self, name, **changes):
+            step = make_step(self, name, **changes)
+            first = self.fresh_state().key
+
+            def poison(state, images):
+                after, terms = step(state, images)
+                ill = (state.step == at) & jnp.all(state.key == first)
+                bad = jax.tree.map(lambda x: jnp.where(ill, jnp.inf, x), after.decoder.params)
+                return after.replace(decoder=after.decoder.replace(params=bad)), terms
+
+            return poison
+
+        monkeypatch.setattr(Run, "make_step", make)
+
+    return make_poisoned
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+    run = config(rollbacks=0, steps=1)
+    run.optim.learning_rate = 1e39  # beyond float32
+    with pytest.raises(UserError, match=r"is not finite at step 1: stopped, no checkpoint had been written"):
+        loop.train(run, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_it_goes_back_from_a_state_that_is_not_finite(poisoned, tmp_path):
+    poisoned(at=19)  # the last step before the checkpoint of step 20
+    assert loop.train(config(rollbacks=1), tmp_path)
+    (entry,) = [json.loads(line) for line in (tmp_path / "rollbacks.jsonl").read_text().splitlines()]
+    assert entry["to"] == 10
+    assert "state/decoder/params" in entry["reason"]
+    for step in (20, 30):
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state(tmp_path, step)))
+
+
+def test_a_start_passes_over_a_checkpoint_that_is_not_finite(poisoned, tmp_path, monkeypatch, capfd):
+    poisoned(at=19)
+    with monkeypatch.context() as patch:  # as older versions, which saved it
+        patch.setattr("introvae_jax.checkpoints.digests.non_finite", lambda tree: None)
+        assert loop.train(config(rollbacks=0, steps=20), tmp_path)
+    monkeypatch.undo()
+    assert loop.train(config(rollbacks=0), tmp_path)
+    said = capfd.readouterr().err
+    assert "of its state is not finite); there is another one of step 10; moved to" in said
+    assert "from step 10 to 30" in said
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["20_0"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "damaged/", "a few records"])
+def test_a_start_from_step_0_that_would_lose_progress_needs_a_flag(tmp_path, left):
+    run = config(rollbacks=0, steps=40)
+    assert loop.train(run, tmp_path)
+    if left == "damaged/":
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "checkpoints/40").rename(tmp_path / "damaged/40_0")
+    if left == "a few records":  # as after a kill before the first checkpoint
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records(tmp_path)[:2]))
+    shutil.rmtree(tmp_path / "checkpoints")
+    if left != "a few records":
+        with pytest.raises(UserError, match=r"ends at step 40|damaged holds the checkpoint of step 40") as caught:
+            loop.train(run, tmp_path)
+        assert caught.value.status == 1
+        assert "--allow_restart" in str(caught.value)
+    assert loop.train(run, tmp_path, allow_restart=left != "a few records")
+    assert [record["step"] for record in records(tmp_path)] == list(range(5, 41, 5))
 
 
 def test_a_run_that_is_killed_after_it_went_back_ends_the_same(sick, tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_records_of_evaluations(unbroken):
         30,
     ]
     (events,) = (unbroken / "tensorboard").iterdir()
-    for name in (b"eval/swd200", b"eval/swd200_16", b"eval/msssim20", b"loss_rec"):
+    for name in (b"eval/swd200", b"eval/swd200_16", b"eval/msssim20", b"loss/rec"):
         assert name in events.read_bytes()
     said = (unbroken / "said.txt").read_text()
     assert f"step 20/30 | evaluation | swd200 {found[1]['swd200']:.5g} | msssim20 {found[1]['msssim20']:.5g}" in said
@@ -156,6 +156,14 @@ def test_a_finished_run_that_was_not_scored_is_scored_and_then_done(unbroken, tm
     assert (finish(process), process.returncode) == ((0, ""), 0)  # "already trained" goes to standard output
 
 
+def test_the_best_is_still_known_after_a_resumption_that_scores_nothing(unbroken, tmp_path, start):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    best = Checkpoints(workdir).best()
+    assert finish(start(workdir, "--config.eval.every=0", "--config.steps=42"))[0] == 0
+    assert Checkpoints(workdir).best() == best
+    assert steps(workdir) == sorted({best, 42})
+
+
 def test_missing_weights_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics, config.eval.inception = 10, ("fid1k",), str(tmp_path / "nowhere.pth")
@@ -167,7 +175,7 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path):
 def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics = 10, ("swd16k",)
-    with pytest.raises(UserError, match="swd16k needs 16,384 real images, and there are 4,500: ask for swd4500"):
+    with pytest.raises(UserError, match="swd16k needs 16,000 real images, and there are 4,500: ask for swd4500"):
         loop.train(config, tmp_path / "run")
     config = digits.get_config("age")
     config.eval.every, config.eval.metrics = 10, ("likelihood8",)
@@ -214,27 +222,51 @@ def test_of_many_checkpoints_the_latest_and_the_best_stay(tmp_path):
     again.close()
 
 
-def test_ranks_by_different_figures_are_not_compared(tmp_path):
-    tree = {"w": np.zeros(3)}
-    for first, by, ranks in ((1, "reconstruction", (-0.1, -0.2)), (3, "swd1000", (-90.0, -80.0, -85.0))):
-        checkpoints = Checkpoints(tmp_path, keep=1, ranked_by=by)
-        for step, rank in enumerate(ranks, first):
-            checkpoints.save(step, tree, tree, {})
-            checkpoints.add_scores(step, {"rank": rank, "rank_of": by})
-        checkpoints.close()
-    again = Checkpoints(tmp_path)
-    assert (again.steps(), again.best()) == ([4, 5], 4)
-    again.close()
-
-
-def test_damaged_figures_of_a_checkpoint_are_named_with_the_way_out(unbroken, tmp_path, capfd):
-    workdir = shutil.copytree(unbroken, tmp_path / "run")
-    (workdir / "checkpoints/30/metrics/metrics").write_text("{")
-    with pytest.raises(UserError, match=r"a checkpoint's figures are damaged .* remove its folder STEP/metrics"):
-        introvae_jax.load(workdir)
-    checkpoints = Checkpoints(workdir, keep=1)  # as a run opens them
-    assert not checkpoints.is_scored(30)
-    assert "the figures of step 30 are damaged (Expecting property name" in capfd.readouterr().err
-    assert (workdir / "damaged/30_metrics_0/metrics").read_text() == "{"
+def save_scored(workdir, first, metric, ranks):
+    """Checkpoints of steps from `first` on in a run that keeps one; None for `metric` in a run that scores none."""
+    checkpoints = Checkpoints(workdir, keep=1)
+    for step, rank in enumerate(ranks, first):
+        checkpoints.save(step, {"w": np.zeros(3)}, {"w": np.zeros(3)}, {})
+        if metric is not None:
+            checkpoints.add_scores(step, {"rank": rank, "rank_of": metric})
     checkpoints.close()
-    assert introvae_jax.load(workdir).step == 30
+    return checkpoints.steps(), checkpoints.best()
+
+
+def test_ranks_by_different_metrics_are_not_compared_and_the_best_of_each_stays(tmp_path):
+    assert save_scored(tmp_path, 1, "reconstruction", (-0.1, -0.2)) == ([1, 2], 1)
+    assert save_scored(tmp_path, 3, "swd1000", (-90.0, -80.0, -85.0)) == ([1, 4, 5], 4)
+    assert save_scored(tmp_path, 6, "reconstruction", (-0.05,)) == ([4, 6], 6)
+
+
+def test_the_best_checkpoint_outlives_a_resumption_without_scores(tmp_path):
+    assert save_scored(tmp_path, 1, "swd1000", (-80.0, -90.0)) == ([1, 2], 1)
+    assert save_scored(tmp_path, 3, None, (0, 0, 0)) == ([1, 5], 1)
+
+
+def test_a_rank_that_is_not_a_number_is_the_worst(tmp_path):
+    assert save_scored(tmp_path, 1, "swd1000", (float("nan"), -90.0, float("nan"))) == ([2, 3], 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"", b"    ", b"\x00" * 40, b'{"rank": 1.0, "rank_of": "s', b"\xff\xfe{}", b"[" * 5000, b"[]", b"null", b"3",
+     b"{}", b'{"rank": "1"}', b'{"rank": null}', b'{"rank": true}', b'{"rank": [1]}', b'{"rank": 1, "rank_of": 3}'],
+    ids=range(16),
+)  # fmt: skip
+def test_damaged_scores_are_set_aside_and_the_checkpoint_counts_as_not_scored(tmp_path, capfd, content):
+    save_scored(tmp_path, 1, "swd1000", (-80.0, -90.0))
+    file = tmp_path / "checkpoints/1/metrics/metrics"
+    file.write_bytes(content)
+    read_only = Checkpoints(tmp_path)
+    assert (read_only.steps(), read_only.best()) == ([1, 2], 2)
+    assert "checkpoints/1: its scores are damaged" in capfd.readouterr().err
+    assert file.read_bytes() == content
+    checkpoints = Checkpoints(tmp_path, keep=1)  # as a run opens them
+    assert "checkpoints/1: its scores are damaged" in capfd.readouterr().err
+    assert (tmp_path / "damaged/1_metrics_0/metrics").read_bytes() == content
+    assert not checkpoints.is_scored(1)
+    assert checkpoints.is_scored(2)
+    checkpoints.add_scores(1, {"rank": -95.0, "rank_of": "swd1000"})
+    assert checkpoints.steps() == [2]
+    checkpoints.close()

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 import dataclasses
+import errno
 import functools
 import os
 import pathlib
 import stat
+import struct
 import tarfile
 import zipfile
 
@@ -59,8 +61,12 @@ class Zip:
         try:
             with archive.open(member) as file:
                 return file.read(member.file_size + 1)
-        except (MemoryError, OSError):
+        except MemoryError:
             raise
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):
+                raise
+            raise BadImage("damaged: its place is outside the archive") from error  # a seek to before the start
         except Exception as error:  # bad checksums, unknown compressions, passwords: each has a type of its own
             raise BadImage(str(error) or type(error).__name__) from error
 
@@ -109,6 +115,8 @@ def open_zip(path: pathlib.Path, _: int) -> Zip:
     """The files of a zip."""
     try:
         members = list(enumerate(_archive(path).infolist()))
+        if len(members) % 2**16 != (declared := _declared(path)):  # a damaged length in the list hides what follows
+            raise ValueError(f"{declared} members are declared, {len(members)} are listed")
     except Exception as error:  # zipfile has no one type for what it cannot read
         raise UserError(f"{path}: not a whole zip archive ({error})") from error
     members = [(place, member) for place, member in members if not member.filename.endswith("/")]
@@ -118,6 +126,14 @@ def open_zip(path: pathlib.Path, _: int) -> Zip:
     passed_over = [(m.filename or f"member {place}", reasons[place]) for place, m in members if reasons[place]]
     sizes = (f"{name} {member.file_size} {member.CRC}" for name, (_, member) in zip(names, files, strict=True))
     return Zip(path, names, [place for place, _ in files], passed_over, digest(sizes))
+
+
+def _declared(path: pathlib.Path) -> int:
+    """The number of members, modulo 2**16, by the record at the end of a zip."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 22 + 2**16), os.SEEK_END)
+        tail = file.read()
+    return struct.unpack_from("<H", tail, tail.rindex(b"PK\5\6") + 10)[0]
 
 
 def _reason(member: zipfile.ZipInfo) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax.data.forms.base import digest
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, install
 
 STYLES = ("lorelei", "notionists", "open-peeps", "pixel-art")  # all CC0 1.0
 DEFAULT_STYLE, DEFAULT_NUMBER = "open-peeps", 10_000
@@ -49,7 +49,7 @@ def open_avatars(style: str, size: int, number: int) -> Avatars:
     if style not in STYLES:
         raise UserError(f"avatars:{style}: no such style; choose from {', '.join(STYLES)}")
     if any(importlib.util.find_spec(module) is None for module in ("dicebear", "dicebear_styles", "resvg_py")):
-        raise UserError("avatars are drawn by packages that are missing: pip install 'introvae_jax[avatars]'")
+        raise UserError(f"avatars are drawn by packages that are missing: {install('avatars')}")
     names = [f"{style}/{i:06d}" for i in range(number or DEFAULT_NUMBER)]
     return Avatars(size, names, digest([*names, str(size)]))
 

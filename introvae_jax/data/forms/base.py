@@ -56,12 +56,6 @@ def unique(names: Iterable[str]) -> list[str]:
     return out
 
 
-def printable(name: str) -> str:
-    """The name with what is no UTF-8 or would break a line written out."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def digest(lines: Iterable[str]) -> str:
     """A short hash of all lines."""
     return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]

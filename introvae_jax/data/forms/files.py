@@ -5,10 +5,8 @@ import dataclasses
 import os
 import pathlib
 
-from introvae_jax import disk
 from introvae_jax.data import images
 from introvae_jax.data.forms.base import digest, natural
-from introvae_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +29,6 @@ def open_folder(root: pathlib.Path) -> Files:
     names = sorted((name for name, reason in found.items() if not reason), key=natural)
     sizes = (f"{name} {_size(root / name)}" for name in names)
     return Files(root, names, [(n, reason) for n, reason in found.items() if reason], digest(sizes))
-
-
-def open_places(places: str) -> Files:
-    """Files and all files below folders, separated by commas. Raises UserError for a place that is not there."""
-    names, passed_over = [], []
-    for place in places.split(","):
-        path = disk.expand(place)
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        folder = open_folder(path) if path.is_dir() else None
-        names += [str(path / name) for name in folder.names] if folder else [str(path)]
-        passed_over += folder.passed_over if folder else []
-    return Files(pathlib.Path(), names, passed_over, digest(names))
 
 
 def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from introvae_jax.data.forms.base import digest
 from introvae_jax.data.images import BadImage
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, install
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,5 +72,5 @@ def _environment(path: pathlib.Path) -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise UserError(f"{path}: reading LMDB needs lmdb: pip install 'introvae_jax[prepare]'") from error
+        raise UserError(f"{path}: reading LMDB needs lmdb: {install('prepare')}") from error
     return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1024)

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import importlib.util
+import re
 from typing import Any
 
 import numpy as np
 
+from introvae_jax.data import tfds_files
 from introvae_jax.data.forms.base import digest
 from introvae_jax.data.packed import data_dir
-from introvae_jax.errors import UserError, one_line
+from introvae_jax.errors import UserError, install, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,8 @@ def _opened(name: str) -> dict[str, Any]:
     """The data source of each split, images still encoded."""
     import tensorflow_datasets as tfds
 
+    for file in (data_dir("") / re.split("[/:]", name)[0]).rglob("features.json"):  # TFDS chooses among them
+        tfds_files.require_safe(file.parent)
     try:
         builder = tfds.builder(name, data_dir=data_dir(""))
     except Exception as error:  # TFDS has a type for each: not found, no such config, no such version
@@ -52,6 +56,7 @@ def _opened(name: str) -> dict[str, Any]:
         raise UserError(f"tfds:{name}: its examples have no `image`")
     if not builder.is_prepared():
         _prepare(builder, name)
+    tfds_files.require_inside(builder)
     try:
         return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:
@@ -65,7 +70,7 @@ def _prepare(builder: Any, name: str) -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"tfds:{name}: not prepared in {builder.data_path}, and TFDS needs TensorFlow to prepare it: "
-            "pip install 'introvae_jax[tfds-prepare]'"
+            f"{install('tfds-prepare')}"
         )
     try:
         builder.download_and_prepare(file_format="array_record")

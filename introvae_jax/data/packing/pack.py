@@ -11,19 +11,17 @@ from collections.abc import Iterator, Sequence
 import json
 import pathlib
 import shutil
-import sys
 
 from array_record.python.array_record_module import ArrayRecordWriter
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
-import tqdm
 
-from introvae_jax import disk
-from introvae_jax.data.forms.base import Form, printable
+from introvae_jax import disk, progress
+from introvae_jax.data.forms.base import Form
 from introvae_jax.data.packing import report
 from introvae_jax.data.packing.conversion import Outcome, convert_all
 from introvae_jax.data.packing.plan import Plan, Shard, shards
-from introvae_jax.errors import UserError, warn
+from introvae_jax.errors import UserError, printable, warn
 
 
 def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict: bool) -> pathlib.Path:
@@ -48,8 +46,9 @@ def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict
         for folder in ("data", "done"):
             (partial / folder).mkdir(parents=True, exist_ok=True)
         _write_missing(form, plan, todo, partial, workers)
-        records = [(shard, json.loads(_record_path(partial, shard).read_text(encoding="utf-8"))) for shard in todo]
-        findings = report.findings(form, records)
+        with progress.phase("looking for duplicates"):
+            records = [(shard, json.loads(_record_path(partial, shard).read_text(encoding="utf-8"))) for shard in todo]
+            findings = report.findings(form, records)
         report.write(partial / "data" / "report.txt", findings)
         if strict and findings:
             raise UserError(
@@ -74,14 +73,14 @@ def _write_missing(form: Form, plan: Plan, todo: Sequence[Shard], partial: pathl
     entries = [entry for shard in missing for entry in shard.entries]
     outcomes = convert_all(form, plan, entries, workers)
     written = sum(len(shard.entries) for shard in todo) - len(entries)
-    bar = {"desc": f"{plan.name}/{plan.target.size}", "unit": "image", "initial": written, "total": len(form.names)}
-    with tqdm.tqdm(**bar, mininterval=0.1 if sys.stderr.isatty() else 30) as progress:
+    preparing = f"preparing {plan.name}/{plan.target.size}"
+    with progress.phase(preparing, len(form.names), "images", done=written) as images:
         for shard in missing:
-            _write_shard(form, plan, shard, outcomes, partial, progress)
+            _write_shard(form, plan, shard, outcomes, partial, images)
 
 
 def _write_shard(
-    form: Form, plan: Plan, shard: Shard, outcomes: Iterator[Outcome], partial: pathlib.Path, progress: tqdm.tqdm
+    form: Form, plan: Plan, shard: Shard, outcomes: Iterator[Outcome], partial: pathlib.Path, images: progress.Phase
 ) -> None:
     """The next outcomes, of this shard's entries, as a file and the record that it is done."""
     layout, examples, rows = features(plan), [], []
@@ -91,7 +90,7 @@ def _write_shard(
             example = layout.serialize_example({"image": outcome.data, "image/filename": printable(name)})
             examples.append(tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
         rows.append({"name": name, **outcome.record()})
-        progress.update()
+        images.advance()
     size = sum(map(len, examples))
     what = f"shard {shard.number} of {shard.split}"
     disk.require_space(partial, 2 * size, what, resume="it goes on from the last whole shard")

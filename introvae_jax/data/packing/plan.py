@@ -9,13 +9,13 @@ import re
 from typing import Any
 
 import introvae_jax
+from introvae_jax.data import images
 from introvae_jax.data.forms.base import Form
-from introvae_jax.data.images import Target
 from introvae_jax.errors import UserError, warn
 
 BYTES_PER_SHARD = 2**27
 MIN_SHARD, MAX_SHARD = 64, 1024  # images: what is lost at a kill is at most one shard
-SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = ("", *images.SUFFIXES)
 TEST_RULE = '"5%" or "1000" (chosen by the hash of their names), or "last:1000"'
 
 
@@ -46,7 +46,7 @@ class Plan:
     source: str
     fingerprint: str
     name: str
-    target: Target
+    target: images.Target
     encoding: str
     quality: int
     test: str

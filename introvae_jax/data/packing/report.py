@@ -7,8 +7,10 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from introvae_jax.data.forms.base import Form, printable
+from introvae_jax.data.forms.base import Form
+from introvae_jax.data.packing import advice
 from introvae_jax.data.packing.plan import Plan, Shard
+from introvae_jax.errors import printable
 
 KINDS = ("left out", "changed", "duplicate")
 SIZES_IN_MANIFEST = 20
@@ -97,11 +99,16 @@ def describe(directory: pathlib.Path) -> str:
         f"{directory}: {images['train']:,} training and {images['test']:,} held-out images, {size}x{size}x{channels}, "
         f"{sum(split['bytes'] for split in splits.values()) / 2**20:,.1f} MiB, content {manifest['content'][:16]}"
     ]
-    found = ", ".join(f"{count} {kind}" for kind, count in manifest["findings"].items() if count)
-    if found:
-        lines.append(f"{found}: all named in {directory / 'report.txt'}")
-    lines.append(f"train on it with --config.data.source=tfds --config.data.name={plan['name']}/{size}")
-    return "\n".join(lines)
+    if found := summary(_read(directory / "report.txt")):
+        lines.append(f"{found}; all are named in {directory / 'report.txt'}")
+    command = advice.command(directory, plan["name"], size, channels)
+    lines.append(advice.untrainable(size) or f"train on it: {command}")
+    return "\n".join(map(printable, lines))
+
+
+def _read(path: pathlib.Path) -> list[Finding]:
+    """The findings that `write` wrote."""
+    return [Finding(*line.split("\t", 2)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def _rows(records: Iterable[tuple[Shard, dict[str, Any]]]) -> Iterable[dict[str, Any]]:

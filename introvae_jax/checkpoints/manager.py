@@ -1,0 +1,44 @@
+"""Orbax's manager of a directory of checkpoints, set up so that one unreadable checkpoint does not hide the others."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from introvae_jax.checkpoints import files
+
+TEMPORARY = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of a checkpoint that is being written
+
+Staying = Callable[[Sequence[int]], set[int]]
+
+
+def open_manager(
+    directory: epath.Path, *, writes: bool, staying: Staying, written: Callable[[], None]
+) -> ocp.CheckpointManager:
+    """The manager of `directory`, which must be there. It reads no checkpoint until it is asked to.
+
+    staying: gives the steps, of those it gets, that must not be deleted. written: called in a thread when all files of
+    a checkpoint are there, before it is committed.
+    """
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=_Policy(staying), create=False, cleanup_tmp_directories=writes, lightweight_initialize=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=written),
+    )  # fmt: skip
+    return ocp.CheckpointManager(directory, options=options, item_names=files.ITEMS)
+
+
+def steps_in(directory: epath.Path) -> list[int]:
+    """The steps of the committed checkpoints in `directory`, oldest first; their files are not read."""
+    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
+
+
+class _Policy(preservation_policy.PreservationPolicy):
+    def __init__(self, staying: Staying):
+        self._staying = staying
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        stay = self._staying(steps)
+        return [step in stay for step in steps]
