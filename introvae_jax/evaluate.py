@@ -11,9 +11,11 @@ takes all real ones. Of the encoder, on held-out images: reconstruction, active_
 The table and a record with the protocol of each figure go to RUN/evaluations/. docs/evaluation.md tells more.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 
-from introvae_jax import errors, progress
+from introvae_jax import command_line, errors, progress
 
 DEFAULT_METRICS = "fid,reconstruction"  # of a model; of a set of images "fid"
 
@@ -52,10 +54,10 @@ def main(_) -> None:
         from introvae_jax import programs
         from introvae_jax.evaluation import job
 
+    default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
+    _refuse_unused(default if _METRICS.value is None else _METRICS.value)
     with progress.phase("starting the devices"):
         programs.keep()
-
-    default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     options = job.Options(
         metrics=default if _METRICS.value is None else _METRICS.value, workdir=_WORKDIR.value, step=_STEP.value,
         weights=_WEIGHTS.value, real=_REAL.value, fake=_FAKE.value, split=_SPLIT.value, data_path=_DATA_PATH.value,
@@ -67,6 +69,23 @@ def main(_) -> None:
     print(text)
     if path:
         print(f"\n{path}: the record, with every figure's protocol; the table beside it")
+
+
+def _refuse_unused(metrics: Sequence[str]) -> None:
+    """Raises UserError for a flag that changes nothing for these metrics of these images."""
+    from introvae_jax.evaluation import requests
+
+    of_sets, of_encoder = requests.parse(metrics)
+    if _FAKE.value is not None:
+        command_line.refuse_unused(["step", "weights"], "needs --workdir=RUN instead of --fake")
+    if _REAL.value is not None or _FAKE.value is not None or not of_sets:
+        command_line.refuse_unused(["split"], "needs --workdir=RUN without --real, and a metric of sets of images")
+    if not of_sets:
+        command_line.refuse_unused(["floor", "cache", "real"], "needs a metric of sets of images, for instance swd")
+    if not any(request.figure.view == "inception" for request in of_sets):
+        command_line.refuse_unused(["resize"], "needs fid, kid or precision_recall")
+    if not any(request.name == "ood" for request in of_encoder):
+        command_line.refuse_unused(["ood"], "needs --metrics=ood")
 
 
 if __name__ == "__main__":

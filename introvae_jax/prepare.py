@@ -16,7 +16,7 @@ import re
 
 from absl import flags
 
-from introvae_jax import errors, progress
+from introvae_jax import command_line, errors, progress
 
 _SOURCE = flags.DEFINE_string("source", None, "Where the images are; see above.")
 _NAME = flags.DEFINE_string("name", None, "What the data set is to be called, in small letters, digits and _.")
@@ -74,6 +74,10 @@ def _check_flags() -> None:
         raise errors.UserError(f"--name={_NAME.value}: small letters, digits and _ only, a letter first")
     if _CHANNELS.value not in (1, 3):
         raise errors.UserError(f"--channels={_CHANNELS.value}: must be 1 or 3")
+    if _FORMAT.value == "png":
+        command_line.refuse_unused(["quality"], "needs --format=jpeg")
+    if not (_SOURCE.value == "avatars" or _SOURCE.value.startswith("avatars:")):
+        command_line.refuse_unused(["num_images"], "needs --source=avatars")
     try:
         images.crop_box(_CROP.value, 1, 1)
     except ValueError as error:

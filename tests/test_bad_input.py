@@ -53,3 +53,11 @@ def test_a_batch_that_does_not_divide_by_the_devices(run_command, tmp_path, monk
 def test_sampling_from_nothing(run_command, tmp_path):
     check_refusal(run_command("introvae_jax.sample", f"--workdir={tmp_path}"), [str(tmp_path), "no checkpoints"])
     check_refusal(run_command("introvae_jax.sample"), ["--workdir"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "needed"), [("--quality=80", "--format=jpeg"), ("--num_images=5", "--source=avatars")]
+)
+def test_preparing_refuses_a_flag_without_effect(flag, needed, run_command, tmp_path):
+    args = (f"--source={tmp_path}", "--name=set", "--resolution=16", flag)
+    check_refusal(run_command("introvae_jax.prepare", *args), [flag, "has no effect", needed])

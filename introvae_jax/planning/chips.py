@@ -5,6 +5,10 @@ import dataclasses
 # JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise (docs.jax.dev, "GPU memory
 # allocation"); of a TPU's, the runtime keeps a little.
 USABLE = {"gpu": 0.75, "tpu": 0.97}
+# Assumed, not measured. A GPU starts the kernels of a step one after the other, some 2 to 5 us apart however little
+# each does; a TPU runs a compiled program by itself, but its operations follow each other no faster than this.
+LAUNCH = {"gpu": 3e-6, "tpu": 1e-6}  # seconds an operation
+LATENCY = {"gpu": 20e-6, "tpu": 10e-6}  # seconds an all-reduce among the chips of one machine, whatever its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Chip:
         two (Williams et al. 2009, the roofline).
         """
         return max(flops / self.peak(dtype), moved / (self.bandwidth * 1e9)) / utilisation
+
+    def launching(self, operations: int) -> float:
+        """Least time of a program of so many operations, on any batch."""
+        return operations * LAUNCH[self.kind]
+
+    def exchanging(self, number: int, size: float, chips: int) -> float:
+        """Time of `number` all-reduces of `size` bytes in all among `chips`, as rings, overlapped with nothing."""
+        return number * LATENCY[self.kind] + 2 * (chips - 1) / chips * size / (self.link * 1e9)
 
 
 # NVIDIA: data sheets of A100 (2021), H100 SXM (2023), H200 SXM (2024), L4 (2023; its 242 TFLOP/s are with sparsity) and

@@ -22,5 +22,6 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
     return Plan(
         title=f"{name}: {side}, batch {batch}, {config.objective.name}, {config.model.dtype}",
         parameters=program.parameters(config), program=whole, other=other, steps=config.steps,
-        dtype=config.model.dtype, compiled_for=f"{device.device_kind} ({device.platform})",
+        dtype=config.model.dtype, exchanges=program.exchanges(config),
+        compiled_for=f"{device.device_kind} ({device.platform})",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from introvae_jax.errors import UserError, one_line
 from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
 
+NO_WORK = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 NO_IMAGES = Splits((None,), (), "")  # the length of a split is all that a run asks of it before it trains
 
 
@@ -39,13 +41,14 @@ class Program:
     """What a compiler says of one step on one device.
 
     batch: images on that device. flops: floating-point operations. moved: bytes that the program's operations read and
-    write. seconds: that compiling took.
+    write. operations: that a device starts one after the other. seconds: that compiling took.
     """
 
     batch: int
     memory: Memory
     flops: float
     moved: float
+    operations: int
     seconds: float
 
 
@@ -53,6 +56,22 @@ def parameters(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Parameters of encoder and decoder."""
     state = jax.eval_shape(run_without_images(config, parallel.Replicas((), 1)).fresh_state)
     return tuple(sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.encoder, state.decoder))
+
+
+def exchanges(config: ml_collections.ConfigDict) -> int:
+    """All-reduces of a step on several devices, estimated: a BatchNorm exchanges moments in each pass and back.
+
+    The encoder passes three times, five where the decoder's loss sees the updated one; the decoder twice. The gradients
+    and terms take a few more.
+    """
+    state = jax.eval_shape(run_without_images(config, parallel.Replicas((), 1)).fresh_state)
+    passes = (5 if config.objective.update_order == "alternating" else 3), 2
+    of_norms = 0
+    if config.model.norm == "batch":
+        for player, times in zip((state.encoder, state.decoder), passes, strict=True):
+            names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(player.params)]
+            of_norms += 2 * times * sum(name.endswith("['scale']") for name in names)
+    return of_norms + 3
 
 
 def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> jax.stages.Compiled:
@@ -102,8 +121,15 @@ def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, second
             state=memory.argument_size_in_bytes - batch_bytes, batch=batch_bytes,
             temporaries=memory.temp_size_in_bytes + fresh, code=memory.generated_code_size_in_bytes,
         ),
-        flops=cost["flops"], moved=cost["bytes accessed"], seconds=seconds,
+        flops=cost["flops"], moved=cost["bytes accessed"], operations=operations(compiled.as_text()), seconds=seconds,
     )  # fmt: skip
+
+
+def operations(text: str) -> int:
+    """What the entry computation of an optimised program runs: fusions, convolutions, copies; no names of values."""
+    entry = text[text.index("ENTRY ") :]
+    found = re.findall(r"^\s+(?:ROOT )?%?\S+ = .*?\s([a-z][a-z0-9-]*)\(", entry[: entry.index("\n}")], re.MULTILINE)
+    return sum(name not in NO_WORK for name in found)
 
 
 def run_without_images(config: ml_collections.ConfigDict, replicas: parallel.Replicas) -> Run:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import textwrap
 
-from introvae_jax.planning.chips import CHIPS, Chip
+from introvae_jax.planning.chips import CHIPS, LATENCY, LAUNCH, Chip
 from introvae_jax.planning.program import Memory, Program
 
 UNITS = (("days", 86_400), ("hours", 3_600), ("min", 60))
@@ -15,7 +16,8 @@ class Plan:
     """What is known of a run before it starts.
 
     title: of the run. parameters: of encoder and decoder. program: of one device that takes the whole batch. other:
-    the same with another batch. steps: to the end. dtype: of the networks. compiled_for: the device's name.
+    the same with another batch. steps: to the end. dtype: of the networks. exchanges: all-reduces of a step on several
+    devices. compiled_for: the device's name.
     """
 
     title: str
@@ -24,7 +26,17 @@ class Plan:
     other: Program
     steps: int
     dtype: str
+    exchanges: int
     compiled_for: str
+
+    def seconds(self, chip: Chip, utilisation: float, chips: int = 1) -> tuple[float, bool]:
+        """Time of a step whose batch `chips` share, and whether starting operations is what takes it."""
+        program = self.program
+        working = chip.seconds(program.flops, program.moved, self.dtype, utilisation) / chips
+        launching = chip.launching(program.operations)
+        gradients = 4 * sum(self.parameters)
+        exchanging = chip.exchanging(self.exchanges, gradients, chips) if chips > 1 else 0.0
+        return max(working, launching) + exchanging, launching > working
 
     @property
     def an_image(self) -> float:
@@ -56,23 +68,35 @@ def text(plan: Plan, utilisation: float, devices: int) -> str:
         "",
         *table(plan, utilisation, devices),
         "",
-        f"ASSUMED, not measured: a chip reaches {utilisation:.0%} (--utilisation) of its peak arithmetic or its peak",
-        'memory traffic, whichever takes longer; "at best" is all of that peak, which nobody reaches.',
-        f"{devices} chips share the batch; their exchange of gradients and moments is not counted. Usable are 75% of a",
-        "GPU's memory, what JAX takes by default, and 97% of a TPU's. Memory is that of the compiler asked, for other",
-        "chips a stand-in: docs/scaling.md says how far off.",
+        textwrap.fill(_assumptions(plan, utilisation, devices), 118),
     ]
     return "\n".join(lines)
 
 
+def _assumptions(plan: Plan, utilisation: float, devices: int) -> str:
+    """What the times and the memory rest on."""
+    launch, latency = ({kind: f"{1e6 * value:g} us" for kind, value in all.items()} for all in (LAUNCH, LATENCY))
+    return (
+        "All times are ESTIMATES; no accelerator has been measured. Assumed: a chip reaches "
+        f"{utilisation:.0%} (--utilisation) of its peak arithmetic or its peak memory traffic, whichever takes longer "
+        '("at best": all of it, which nobody reaches), and starts '
+        f"{plan.program.operations:,} operations a step, {launch['gpu']} each on a GPU and {launch['tpu']} on a TPU; "
+        f"* marks a time that these starts take (launch-bound). {devices} chips share the batch and exchange "
+        f"{plan.exchanges:,} times a step, {latency['gpu']} each on GPUs and {latency['tpu']} on TPUs, beside the "
+        f'gradients; "of ideal" is their speed over {devices} times that of one. Usable are 75% of a GPU\'s memory, '
+        "what JAX takes by default, and 97% of a TPU's. Memory is that of the compiler asked, for other chips a "
+        "stand-in: docs/scaling.md lists the accuracy of each estimate."
+    )
+
+
 def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
     """A row for each chip."""
-    rows = [("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best")]
+    rows = [("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best", "of ideal")]
     for chip in CHIPS:
-        taken = (plan.program.flops, plan.program.moved, plan.dtype)
-        seconds = chip.seconds(*taken, utilisation), chip.seconds(*taken)
-        times = [duration(plan.steps * time / share) for share in (1, devices) for time in seconds]
-        rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *times))
+        estimates = [plan.seconds(chip, share, chips) for chips in (1, devices) for share in (utilisation, 1.0)]
+        times = [duration(plan.steps * time) + "*" * launched for time, launched in estimates]
+        of_ideal = f"{estimates[0][0] / (devices * estimates[2][0]):.0%}"
+        rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *times, of_ideal))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

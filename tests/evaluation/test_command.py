@@ -1,5 +1,7 @@
 """The command as a user starts it; what it is made of is tested in process."""
 
+import pytest
+
 from introvae_jax.evaluation import job
 
 
@@ -22,9 +24,32 @@ def test_a_wrong_call_is_one_line(folders, run_command, tmp_path):
     fake = tmp_path / "fake"
     fake.mkdir()
     wrong = ["--metrics=swd", f"--real={folders['real']}", f"--fake={fake}"]
-    for args, said in ((wrong, "no images there"), (["--batch_size=1", *wrong], "--batch_size=1")):
+    for args, said in ((wrong, "no image there can be read"), (["--batch_size=1", *wrong], "--batch_size=1")):
         result = run_command("introvae_jax.evaluate", *args)
         assert result.returncode == 1
         (line,) = result.stderr.strip().splitlines()
         assert line.startswith("introvae_jax: error: ")
         assert said in line
+
+
+FOLDERS = ("--real=R", "--fake=F", "--metrics=swd")
+UNUSED = {
+    "step of two folders": ([*FOLDERS, "--step=3"], "--step=3", "--workdir=RUN"),
+    "split beside other images": (
+        ["--workdir=W", "--real=R", "--metrics=swd", "--split=test"],
+        "--split=test",
+        "--real",
+    ),
+    "floor of the encoder": (["--workdir=W", "--metrics=reconstruction", "--floor"], "--floor", "swd"),
+    "resize without Inception": ([*FOLDERS, "--resize=tensorflow"], "--resize=tensorflow", "fid"),
+    "other images without ood": (["--workdir=W", "--metrics=swd", "--ood=O"], "--ood=O", "--metrics=ood"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_a_flag_without_effect_is_refused(case, run_command):
+    args, flag, needed = UNUSED[case]
+    result = run_command("introvae_jax.evaluate", *args)
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert f"{flag}" in line and "has no effect: it needs" in line and needed in line

@@ -47,5 +47,13 @@ def test_without_batchnorm_gradients_and_scalars_are_all():
     assert 0 < beside <= 4 * 12  # losses and terms, one number each
 
 
+def test_the_plan_s_estimate_of_exchanges_is_near_the_compiled_number():
+    """A compiler may merge a few, or leave them."""
+    config = digits.get_config()
+    config.model.channels, config.model.z_dim, config.batch_size = (8, 8, 8), 4, 4
+    counted = collectives.by_kind(compiled("batch", 2)[0])["all-reduce"][0]
+    assert program.exchanges(config) == pytest.approx(counted, rel=0.15)
+
+
 def test_one_device_exchanges_nothing():
     assert not list(collectives.find(compiled("batch", 1)[0]))

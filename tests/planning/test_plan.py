@@ -108,6 +108,57 @@ def test_times_follow_from_flops_peak_and_utilisation():
     assert chip.seconds(1e12, 5e12, "bfloat16") == pytest.approx(5.0)  # traffic is slower than arithmetic
 
 
+PROGRAM = program.Program(
+    batch=16, memory=program.Memory(2**20, 2**20, 2**20, 0), flops=0.6e12, moved=23.2e9, operations=3_000, seconds=1.0
+)
+A100 = report.Chip("A100-80", "gpu", 312, 80, 2_039, 300)
+
+
+def of_celebahq_128(**changes):
+    """The plan of docs/scaling.md's table: 32.5 ms of work, 165 exchanges, 92.7 MB of gradients."""
+    made = report.Plan(
+        title="t", parameters=(23_169_027, 0), program=PROGRAM, other=dataclasses.replace(PROGRAM, batch=8),
+        steps=1_000, dtype="bfloat16", exchanges=165, compiled_for="cpu",
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+def test_several_chips_lose_what_their_exchanges_take():
+    """docs/scaling.md: a batch of 16 over 8 A100 keeps 51%."""
+    small = dataclasses.replace(PROGRAM, operations=0)
+    plan = of_celebahq_128(program=small)
+    (one, _), (eight, _) = plan.seconds(A100, 0.35), plan.seconds(A100, 0.35, 8)
+    assert one == pytest.approx(32.5e-3, rel=0.01)
+    assert one / (8 * eight) == pytest.approx(0.51, abs=0.02)
+
+
+def test_a_small_job_takes_what_starting_its_operations_takes():
+    plan = of_celebahq_128(program=dataclasses.replace(PROGRAM, flops=1e9, moved=1e8, operations=1_000))
+    assert plan.seconds(A100, 0.35) == (pytest.approx(1_000 * 3e-6), True)
+    assert plan.seconds(A100, 1.0)[0] == plan.seconds(A100, 0.35)[0]
+    assert plan.seconds(A100, 0.35, 8)[0] > plan.seconds(A100, 0.35)[0]  # nothing is gained, exchanges are added
+    (row,) = [line for line in report.table(plan, 0.35, 8) if line.startswith("A100-80")]
+    assert "3 s*" in row
+    assert not plan.seconds(A100, 0.001)[1]
+
+
+def test_the_text_says_what_is_an_estimate():
+    told = report.text(of_celebahq_128(), 0.35, 8)
+    assert "All times are ESTIMATES" in told and "3,000 operations" in told and "165 times" in told
+
+
+def test_operations_are_what_the_entry_computation_runs():
+    assert (
+        program.operations(
+            "%inner (x: f32[2]) -> f32[2] {\n  ROOT %a = f32[2]{0} add(%x, %x)\n}\n\n"
+            "ENTRY %main (p: f32[2]) -> (f32[2]) {\n  %p = f32[2]{0} parameter(0)\n"
+            "  %f = f32[2]{0} fusion(%p), calls=%i\n"
+            "  %c = (f32[2]{0}, f32[4]{0}) custom-call(%f), target=x(y)\n  ROOT %t = (f32[2]{0}) tuple(%f)\n}\n"
+        )
+        == 2
+    )
+
+
 def test_the_command_needs_no_images(run_command):
     done = run_command(
         "introvae_jax.plan", "--config=configs/folder.py", "--config.data.path=nowhere", "--config.data.size=16",
