@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
 import shutil
+import socket
 import tempfile
+import time
 
 from etils import epath
 
 from introvae_jax import bucket
-from introvae_jax.errors import UserError
+from introvae_jax.errors import UserError, warn
 
+UNLOCKING = 2.0  # seconds to wait for the lock of a process that was just killed and still frees its memory
 RESERVE = 2**20  # bytes to leave free, for the lines and pictures between two checks
 
 
@@ -69,13 +73,53 @@ def require_files(directory: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def only_one(path: str | os.PathLike, purpose: str) -> Iterator[None]:
-    """Holds a lock on the file `path`, which ends with the process. Raises UserError if another one holds it."""
-    with pathlib.Path(path).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is {purpose} there now ({path} is locked)") from error
+    """Holds a lock on the file `path`, on this machine or a network disk; it ends with the process, however that ends.
+
+    Warns and goes on where the file system has no locks. Raises UserError, which names the owner, if another process
+    holds it.
+    """
+    path = pathlib.Path(path)
+    descriptor = _lock(path, purpose)
+    try:
         yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: pathlib.Path, purpose: str) -> int:
+    """The descriptor that holds the lock. The file says who holds it."""
+    deadline = time.monotonic() + UNLOCKING
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):  # or else its last owner has just removed it
+                break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                owner = os.pread(descriptor, 1000, 0).decode(errors="replace") or f"{purpose} there now"
+                raise UserError(f"{path.parent}: another process is {owner}; wait until it ends, or stop it") from error
+            time.sleep(0.1)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            warn(f"{path.parent}: no file locks there ({error.strerror}); only one process at a time may use it")
+            return descriptor
+        os.close(descriptor)
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without it
+        os.ftruncate(descriptor, 0)
+        who = f"{purpose} there now (process {os.getpid()} on {socket.gethostname()} since {since})"
+        os.pwrite(descriptor, who.encode(), 0)
+    return descriptor
+
+
+def _is_at(path: pathlib.Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def require_space(

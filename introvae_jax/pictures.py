@@ -1,6 +1,5 @@
 """Sheets of images as picture files, and the records that curves are plotted from."""
 
-import json
 import math
 import os
 import pathlib
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from introvae_jax import disk
+from introvae_jax.reporting import records
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of single pictures, by suffix
 QUALITY = 95  # of JPEG and WebP
@@ -106,10 +106,5 @@ def save_animation(images: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
-    records = []
-    with disk.place(path).open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                records.append(json.loads(line))
-    return records
+    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
+    return records.read(disk.place(path), records.is_metrics)[0]

@@ -132,6 +132,19 @@ def wait_for_all(purpose: str) -> None:
             leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", AGAIN)
 
 
+def from_first(text: str) -> str:
+    """The text of process 0, in every process; all call it alike. Ends if one is gone."""
+    if not several():
+        return text
+    key = f"introvae_jax/{next(_meetings)}/text"
+    if jax.process_index() == 0:
+        distributed.global_state.client.key_value_set(key, text)
+    wait_for_all("text of process 0 written")
+    text = distributed.global_state.client.blocking_key_value_get(key, COME_TOGETHER * 1000)
+    wait_for_all("text of process 0 read")
+    return text
+
+
 def require_shared(folder: Any) -> None:
     """Ends this process, with one line, where process 0's `folder` is not the one that it sees under that path."""
     if not several():

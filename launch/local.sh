@@ -9,12 +9,13 @@
 #   --dry-run           prints what would be started
 #
 # Run it where `python -m introvae_jax.main` works; PYTHON=... names another Python. The output of process 0 comes as
-# it is, lines of the others behind "[i] ". SIGTERM and Ctrl-C are passed on, once each. Ends with 0 (done), 1 (a
-# person must act) or 75 (the same command goes on).
+# it is, lines of the others behind "[i] ". SIGTERM, SIGHUP (a closed terminal) and Ctrl-C are passed on, once each.
+# Ends with 0 (done), 1 (a person must act) or 75 (the same command goes on).
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0" >&2; exit 1; }
-say() { echo "launch/local.sh: $1" >&2; }
+say() { echo "launch/local.sh: $1" >&2 || :; }
+trap '' PIPE # output that nobody reads must not end the launcher before the processes
 
 restarts=10 grace=90 gpus='' dry_run=''
 while (($#)); do
@@ -50,7 +51,7 @@ fi
 
 prefix() {
   local line
-  while IFS= read -r line || [[ $line ]]; do printf '[%s] %s\n' "$1" "$line"; done
+  while IFS= read -r line || [[ $line ]]; do printf '[%s] %s\n' "$1" "$line" 2> /dev/null || :; done
 }
 
 processes=() readers=() told=''
@@ -63,6 +64,7 @@ pass_on() {
 }
 trap 'pass_on TERM' TERM
 trap 'pass_on INT' INT
+trap 'pass_on HUP' HUP
 
 start() { # all processes
   local port i settings

@@ -1,5 +1,7 @@
 """A released file -> a work directory whose checkpoint of step 0 has its weights."""
 
+from collections.abc import Iterator
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -52,7 +54,9 @@ def convert(
     with progress.phase("converting the weights"):
         converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
     try:
-        write(config, converted, workdir, {"file": weights.name, "sha256": _sha256(weights), "family": family})
+        with _only_one(workdir):
+            _refuse_used(workdir)
+            write(config, converted, workdir, {"file": weights.name, "sha256": _sha256(weights), "family": family})
     except OSError as error:
         raise errors.UserError(f"--workdir={workdir}: {error.strerror or error}") from error
     return config, _describe(found, family, converted)
@@ -84,6 +88,17 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
         )  # fmt: skip
         checkpoints.wait()
         checkpoints.close()
+
+
+@contextlib.contextmanager
+def _only_one(workdir: pathlib.Path) -> Iterator[None]:
+    """As training does: no other process may write there meanwhile. A bucket has no locks."""
+    if bucket.is_bucket(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with disk.only_one(workdir / ".lock", "converting weights"):
+        yield
 
 
 def _refuse_used(workdir: pathlib.Path) -> None:

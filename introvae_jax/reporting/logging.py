@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from introvae_jax import disk, pictures, progress
+from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
 from introvae_jax.evaluation.scores import Score, headlines, number
 from introvae_jax.objectives.base import Terms
 from introvae_jax.progress import duration
+from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
 from introvae_jax.reporting.time_left import Pauses
 
@@ -30,7 +31,11 @@ NO_TERMS = ("step", "kimg", "images_per_second", "seconds", "wall_time", "learni
 
 
 class NonFinite(Exception):
-    """A loss term or gradient norm is infinite or no number."""
+    """A loss term or gradient norm is infinite or no number at `step`."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 class Reporter:
@@ -54,13 +59,14 @@ class Reporter:
         if enabled:
             self._spool = Spool(workdir)
             self.records_path = self._spool.local / "metrics.jsonl"
-            self._spool.fetch(self.records_path.name)
+            for name in ("metrics.jsonl", "metrics.jsonl.bad"):
+                self._spool.fetch(name)
             _drop_records_after(self.records_path, start, scored)
             self._records = self.records_path.open("a", encoding="utf-8")
             part_bytes = PART_BYTES if self._spool.remote else math.inf
-            self._tensorboard = TensorBoard(self._spool.local / "tensorboard", start, part_bytes)
-            before = pictures.read_records(self.records_path) if start else []
-            trained = max((record.get("seconds", 0.0) for record in before), default=0.0)
+            events = self._spool.local / "tensorboard"
+            self._tensorboard = TensorBoard(events, start, part_bytes, published=workdir / "tensorboard")
+            trained = max((record.get("seconds", 0.0) for record in self._written()), default=0.0)
             self._began = time.monotonic() - trained  # as if all of the run had been one
             self._training = progress.phase("training", total, "steps", done=start, stays=True)
 
@@ -111,7 +117,7 @@ class Reporter:
             self._write(record)
         if found is not None:
             step, name, value = found
-            raise NonFinite(f"{name} is {value} at step {step}")
+            raise NonFinite(f"{name} is {value} at step {step}", step)
         return record
 
     def _means(self, steps: list[tuple[int, Terms]]) -> dict[str, float]:
@@ -139,10 +145,12 @@ class Reporter:
         self._spool.publish()
         progress.say(summary(record, self._total, self._batch_size, self._pauses))
 
+    def _written(self) -> list[dict[str, float]]:
+        return records.read(self.records_path, records.is_metrics)[0] if self.records_path.exists() else []
+
     def losses(self) -> list[dict[str, float]]:
         """The records of training so far, without those of evaluations."""
-        records = pictures.read_records(self.records_path) if self.records_path.exists() else []
-        return [record for record in records if "loss_rec" in record and record["step"] <= self._start]
+        return [record for record in self._written() if "loss_rec" in record and record["step"] <= self._start]
 
     def scored(self, step: int, scores: Sequence[Score]) -> None:
         """Writes the figures of an evaluation as a record of their own."""
@@ -231,7 +239,6 @@ def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] 
 def _drop_records_after(path: pathlib.Path, step: int, scored: bool) -> None:
     """Forgets records of steps that will be taken again, and of the evaluation at `step` if it will."""
     if path.exists():
-        kept = [record for record in pictures.read_records(path) if record["step"] <= step]
+        kept = [record for record in records.clean(path, records.is_metrics) if record["step"] <= step]
         kept = [record for record in kept if scored or record["step"] < step or "loss_rec" in record]
-        with disk.whole_file(path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        records.write(path, kept)

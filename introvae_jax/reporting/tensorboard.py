@@ -2,14 +2,16 @@
 
 import math
 import pathlib
+import re
+import socket
 import time
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 
 class TensorBoard:
@@ -17,12 +19,17 @@ class TensorBoard:
 
     start: steps after it that an interrupted run has written are taken back.
     part_bytes: a new file begins after so many, which readers follow; one file without it.
+    published: where the files of earlier starts are, if not in `folder`.
     """
 
-    def __init__(self, folder: pathlib.Path, start: int, part_bytes: float = math.inf):
+    def __init__(
+        self, folder: pathlib.Path, start: int, part_bytes: float = math.inf, published: pathlib.Path | None = None
+    ):
         folder.mkdir(parents=True, exist_ok=True)
-        self._prefix, self._part_bytes, self._part, self._size = str(folder / "events"), part_bytes, 0, 0
-        self._events = EventsWriter(self._prefix)
+        stamp = _stamp_after(published or folder)
+        self._path = str(folder / f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}")
+        self._part_bytes, self._part, self._size = part_bytes, 0, 0
+        self._open(self._path)
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(start + 1, session_log=restart)
 
@@ -44,6 +51,17 @@ class TensorBoard:
         if self._size > self._part_bytes:
             self._events.close()
             self._part, self._size = self._part + 1, 0
-            self._events = EventsWriter(self._prefix, f".{self._part:04d}")
-        self._events.write_event(event)
+            self._open(f"{self._path}.{self._part:04d}")
+        self._events.write(event.SerializeToString())
         self._size += event.ByteSize()
+
+    def _open(self, path: str) -> None:
+        self._events = RecordWriter(path)
+        self._events.write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+
+
+def _stamp_after(folder: pathlib.Path) -> int:
+    """The time in seconds, or more: readers order files by name, and the clock may have gone back since the last."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [int(match[1]) for name in names if (match := re.search(r"\.tfevents\.(\d{10})\.", name))]
+    return max([int(time.time()), *(stamp + 1 for stamp in found)])

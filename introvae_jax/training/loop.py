@@ -57,10 +57,11 @@ def train(
     stop, watch = StopRequest(), processes.Watch(silence, patience)
     with progress.phase("preparing the metrics"):
         scoring = Scoring(config, run.splits, str(workdir), stop) if config.eval.every else None
-    processes.require_shared(workdir)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(watch)
         stack.push(processes.leave_on_error)
+        _lock(workdir, stack)
+        processes.require_shared(workdir)
+        stack.enter_context(watch)
         watch.keep("nothing was written or moved")
         with watch.expecting("reading the checkpoints"):
             with progress.phase("opening the checkpoints"):
@@ -107,13 +108,38 @@ def _roll_back(run: Run, checkpoints: Checkpoints, rollbacks: Rollbacks, error: 
     """Notes that the run goes back to its latest checkpoint. Raises UserError if it may not, or no more."""
     allowed, reason = run.config.checkpoint.rollbacks, str(error)
     checkpoints.wait()
+    to = max(checkpoints.steps(), default=0)
+    repeated = ""
+    if rollbacks.has_repeated(to, error.step):
+        repeated = (
+            f". It failed at the same step before: another RNG key does not help from the checkpoint of step {to}"
+        )
     if len(rollbacks) >= allowed:
         tried = f" after {allowed} times back to a checkpoint" if allowed else ""
-        raise UserError(f"{reason}: stopped{tried}, {last_good(checkpoints)}. {run.advice_on_non_finite()}") from error
-    to = max(checkpoints.steps(), default=0)
-    rollbacks.add(to, reason)
+        raise UserError(
+            f"{reason}: stopped{tried}, {last_good(checkpoints)}{repeated}. {run.advice_on_non_finite()}"
+        ) from error
+    rollbacks.add(to, reason, error.step)
     if jax.process_index() == 0:
-        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times)")
+        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times){repeated}")
+
+
+def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+    """Keeps other jobs out of the work directory until the stack ends. Raises UserError if one is there.
+
+    Process 0 holds the lock for all processes of its job. A bucket has no locks.
+    """
+    refused = ""
+    if jax.process_index() == 0 and not bucket.is_bucket(workdir):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(disk.only_one(workdir / ".lock", "training"))
+        except UserError as error:
+            refused = str(error)
+        except OSError as error:
+            refused = f"--workdir={workdir}: {error.strerror or error}; choose one that can be written"
+    if refused := processes.from_first(refused):
+        raise UserError(refused)
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Checkpoints:
@@ -165,10 +191,7 @@ def _earlier_progress(run: Run, checkpoints: Checkpoints, steps: list[int]) -> s
     if damaged := checkpoints.damaged_steps():
         return f"{run.workdir / 'damaged'} holds the checkpoint of step {damaged[-1]}"
     path = run.workdir / "metrics.jsonl"
-    try:
-        records = pictures.read_records(path) if path.exists() else []
-    except ValueError:
-        return None  # what to do with a damaged log is the reporter's business
+    records = pictures.read_records(path) if path.exists() else []
     last = max((record["step"] for record in records), default=0)
     # The first checkpoint is complete at the latest when the second one begins; a kill before that is no loss.
     return f"{path} ends at step {last}" if last > 2 * run.config.checkpoint.every else None

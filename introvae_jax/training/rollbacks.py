@@ -5,13 +5,12 @@ noise from there on depends on how often that checkpoint was gone back to, so th
 resumes to the same end.
 """
 
-import json
 import pathlib
 from typing import Any
 
 import jax
 
-from introvae_jax import disk
+from introvae_jax.reporting import records
 from introvae_jax.training.state import State
 
 
@@ -20,18 +19,25 @@ class Rollbacks:
 
     def __init__(self, workdir: pathlib.Path, start: int):
         self._path = workdir / "rollbacks.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self._entries = [entry for entry in map(json.loads, lines) if entry["to"] <= start]
+        leads, found = jax.process_index() == 0, []
+        if leads:
+            found = records.clean(self._path, records.is_rollback)
+        elif self._path.exists():
+            found = records.read(self._path, records.is_rollback)[0]
+        self._entries = [entry for entry in found if entry["to"] <= start]
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, to: int, reason: str) -> None:
-        """Remembers one to step `to`; one process of the job writes it down."""
-        self._entries.append({"to": to, "reason": reason})
+    def add(self, to: int, reason: str, failed: int) -> None:
+        """Remembers one to step `to` after step `failed`; one process of the job writes it down."""
+        self._entries.append({"to": to, "reason": reason, "failed": failed})
         if jax.process_index() == 0:
-            with disk.whole_file(self._path) as temporary:
-                temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self._entries), encoding="utf-8")
+            records.write(self._path, self._entries)
+
+    def has_repeated(self, to: int, failed: int) -> bool:
+        """True if the run has gone back to step `to` before and has failed at the same step as now."""
+        return any((entry["to"], entry.get("failed")) == (to, failed) for entry in self._entries)
 
     def with_other_noise(self, state: State) -> State:
         """The state of a checkpoint with the key that follows from how often it was gone back to; as it is if never."""

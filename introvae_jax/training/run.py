@@ -1,5 +1,7 @@
 """What one training run is made of, built from its config: networks, optimizers, steps, statistics, pictures."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
@@ -13,6 +15,7 @@ import introvae_jax
 from introvae_jax import config as config_lib
 from introvae_jax import model, objectives, pictures, plots
 from introvae_jax.data import source
+from introvae_jax.errors import warn
 from introvae_jax.evaluation.scores import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
@@ -38,7 +41,7 @@ class Run:
     replicas: parallel.Replicas
 
     def __post_init__(self) -> None:
-        config = self.config
+        config, self._warned = self.config, False
         self.networks = model.build_networks(config, self.replicas.axis_name)
         rate = optimizer.schedule(
             config.optim.schedule, learning_rate=config.optim.learning_rate, steps=config.steps,
@@ -114,8 +117,19 @@ class Run:
         """What drawing.py draws, with the averaged weights, as PNG and in TensorBoard."""
         step = int(state.step)
         for name, image in drawing.draw(self.trained(state, statistics), self.splits.test).items():
-            pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
+            with self._unless_unwritable():
+                pictures.save(image, self.workdir / "pictures" / f"{name}_{step:07d}.png")
             reporter.picture(name, image, step)
+
+    @contextlib.contextmanager
+    def _unless_unwritable(self) -> Iterator[None]:
+        """Training is worth more than its pictures: the first one that cannot be written is a warning."""
+        try:
+            yield
+        except OSError as error:
+            if not self._warned:
+                warn(f"{error.filename or self.workdir}: {error.strerror or error}; trains on without this picture")
+            self._warned = True
 
     def facts(self) -> Facts:
         """What the rules on a sick run need to know of it."""
@@ -144,7 +158,8 @@ class Run:
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
         scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
         shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
-        plots.curves(records, self.workdir / "curves.png", margin, shown)
+        with self._unless_unwritable():
+            plots.curves(records, self.workdir / "curves.png", margin, shown)
 
     def advice_on_memory(self) -> str:
         """What to try when a device has too little of it."""

@@ -119,7 +119,7 @@ class Session:
             with self._pause("statistics", "measuring BatchNorm statistics"):
                 statistics = run.statistics(state, *(("ema", "raw") if saves else ("ema",)))
             if saves and (poisoned := digests.non_finite({"state": state, "statistics": statistics})):
-                raise NonFinite(f"{poisoned} is not finite at step {step}")
+                raise NonFinite(f"{poisoned} is not finite at step {step}", step)
             if draws and leads:
                 with self._pause("pictures", "drawing pictures"):
                     run.draw_pictures(state, statistics["ema"], reporter)

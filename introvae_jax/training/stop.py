@@ -1,34 +1,42 @@
-"""SIGTERM and Ctrl-C as a request that the loop looks at between two steps."""
+"""SIGTERM, SIGHUP and Ctrl-C as a request to stop, which the loop looks at between two steps."""
 
 import contextlib
 import os
 import signal
 import sys
+import threading
 
 from jax.experimental import multihost_utils
 
-from introvae_jax import processes
+from introvae_jax import processes, startup
 
 
 class StopRequest(contextlib.AbstractContextManager):
     """While entered, the first signal only sets `requested`; a second one ends the process at once.
 
     Of several processes each may be told; JAX's runtime, which then holds SIGTERM, agrees on where all stop.
+    Only the main thread can handle signals: in another one it stays without any.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
         self._looks = 0
-        self._signals = (signal.SIGINT,) if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        self._received = False
+        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        handle = self._pass_on if processes.several() else self._handle
-        self._previous = {s: signal.signal(s, handle) for s in self._signals}
+        if threading.current_thread() is threading.main_thread():
+            startup.receivers.append(self._receive)
+            for number in (signal.SIGINT, signal.SIGHUP) if processes.several() else startup.HANDLED:
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._previous[number] = signal.signal(number, startup.handle)
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._receive in startup.receivers:
+            startup.receivers.remove(self._receive)
 
     def agreed(self) -> bool:
         """Whether all processes stop here. Every one of them asks equally often."""
@@ -38,11 +46,14 @@ class StopRequest(contextlib.AbstractContextManager):
                 self.requested = signal.SIGTERM.name
         return self.requested is not None
 
-    def _handle(self, number: int, _) -> None:
-        self.requested = signal.Signals(number).name
-        print(f"{self.requested}: saving soon; once more ends at once", file=sys.stderr, flush=True)
-        for each, handler in self._previous.items():
-            signal.signal(each, handler)
-
-    def _pass_on(self, number: int, _) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def _receive(self, number: int) -> None:
+        if self._received:
+            startup.end(number)
+        self._received = True
+        name = signal.Signals(number).name
+        advice = "a second one, or Ctrl-C, stops at once without saving"
+        print(f"{name}: saving a checkpoint, then stopping; {advice}", file=sys.stderr, flush=True)
+        if processes.several():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.requested = name

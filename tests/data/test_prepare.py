@@ -305,7 +305,7 @@ def test_two_at_the_same_place_at_once_are_refused(tmp_path):
     with disk.only_one(tmp_path / "lock", "preparing this data set"):
         probe = f"from introvae_jax import disk\nwith disk.only_one({str(tmp_path / 'lock')!r}, 'preparing'): pass"
         other = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "another process is preparing there now" in other.stderr
+    assert "another process is preparing this data set there now (process " in other.stderr
 
 
 def test_a_run_on_a_set_that_is_damaged_or_missing_ends_in_one_line(tmp_path, run_command):

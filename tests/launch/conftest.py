@@ -11,8 +11,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
-# Ends as plan.json says for its process and attempt: with a status, by a signal (negative), "told" (75 after SIGTERM or
-# SIGINT) or "hang" (never, whatever comes).
+# Ends as plan.json says for its process and attempt: with a status, by a signal (negative), "told" (75 after SIGTERM,
+# SIGINT or SIGHUP) or "hang" (never, whatever comes).
 MAIN = """
 import json, os, pathlib, signal, sys, time
 
@@ -35,6 +35,7 @@ def record():
 
 signal.signal(signal.SIGTERM, note)
 signal.signal(signal.SIGINT, note)
+signal.signal(signal.SIGHUP, note)
 record()
 print(f"out of {process}", flush=True)
 print(f"err of {process}", file=sys.stderr, flush=True)

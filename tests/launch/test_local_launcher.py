@@ -37,7 +37,8 @@ def started(training, environment):
         launcher.kill()
         # What it started would go on, and hold the pipe.
         subprocess.run(["pkill", "-KILL", "--session", str(launcher.pid)], check=False)
-        launcher.communicate(timeout=20)
+        launcher.wait(timeout=20)
+        launcher.stderr.close()
 
 
 def test_processes_know_their_place_and_get_the_flags(launch, training):
@@ -106,7 +107,7 @@ def test_a_process_that_hangs_after_another_died_is_killed_and_all_start_again(l
     assert training.attempts(1) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_passed_on_once_and_nothing_is_started_again(started, training, number):
     training.plan(["told"], ["told"])
     launcher = started(2)
@@ -126,3 +127,13 @@ def test_ctrl_c_in_a_terminal_reaches_each_process_once(started, training):
     assert launcher.returncode == 75
     assert training.saved() == ["0", "1"]
     assert [training.record(i)["signals"] for i in range(2)] == [["SIGINT"]] * 2
+
+
+def test_a_launcher_whose_terminal_is_gone_passes_the_signal_on_and_waits(started, training):
+    """Nobody reads its output any more, as after a terminal has closed."""
+    training.plan(["told"], ["told"])
+    launcher = started(2)
+    launcher.stderr.close()
+    launcher.send_signal(signal.SIGHUP)
+    assert launcher.wait(timeout=20) == 75
+    assert training.saved() == ["0", "1"]

@@ -93,6 +93,33 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
     assert [r["step"] for r in pictures.read_records(tmp_path / "metrics.jsonl")] == [5, 10]
 
 
+@pytest.mark.parametrize(
+    "bad", [b"garbage", b'{"step": 7, "kl', b"\0\0\0\0", b"\xff\xfe", b'{"kl_real": 1.0}', b'{"step": "7"}', b"[5]",
+            b"7", b'{"step": 7, "kl_real": null}'],
+)  # fmt: skip
+def test_a_damaged_line_is_set_aside_and_costs_no_other(tmp_path, capfd, bad):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 5}\n' + bad + b'\n\n{"step": 10}\n{"step": 15}')  # the last one lost its newline
+    assert [r["step"] for r in pictures.read_records(path)] == [5, 10, 15]
+    reporter(tmp_path, start=15).close()
+    assert path.read_bytes() == b'{"step": 5}\n{"step": 10}\n{"step": 15}\n'
+    assert (tmp_path / "metrics.jsonl.bad").read_bytes() == bad + b"\n"
+    assert f"{path}: damaged line 2, moved to {path}.bad" in capfd.readouterr().err
+    reporter(tmp_path, start=15).close()
+    assert not capfd.readouterr().err
+
+
+def test_a_new_file_of_events_sorts_behind_the_others_when_the_clock_went_back(tmp_path, monkeypatch):
+    """Readers take the files in the order of their names."""
+    for start, now in enumerate((2e9, 2e9, 1e9, 1.5e9)):
+        monkeypatch.setattr(tensorboard.time, "time", lambda now=now: now)
+        before = set(tmp_path.iterdir())
+        tensorboard.TensorBoard(tmp_path, start=start).close()
+        (new,) = set(tmp_path.iterdir()) - before
+        assert new == max(tmp_path.iterdir())
+        assert ".out.tfevents." in new.name
+
+
 def test_tensorboard_s_own_reader_finds_scalars_and_pictures(tmp_path):
     board = tensorboard.TensorBoard(tmp_path, start=4)
     board.scalars(5, {"kl_real": 2.5})

@@ -100,7 +100,7 @@ def test_killed_five_times_and_rerun_it_ends_bit_identical(unbroken, tmp_path, s
     assert terms(tmp_path) == terms(unbroken)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_exits_cleanly(unbroken, tmp_path, start, number):
     process = start(tmp_path, 150)
     wait_for(lambda: len(records(tmp_path)) > 2, process)

@@ -1,6 +1,7 @@
 """Several processes train one model: real ones, joined by jax.distributed."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -13,7 +14,7 @@ import portpicker
 import pytest
 from runs import records, state, wait_for
 
-from introvae_jax import processes
+from introvae_jax import disk, processes
 from introvae_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -148,6 +149,15 @@ def test_the_others_end_with_a_line_when_one_is_gone(tmp_path, pair, number, who
     assert status == 75
     assert "introvae_jax: error: " in said.splitlines()[-1]
     assert "the last good checkpoint is step " in said.splitlines()[-1]
+
+
+def test_a_second_job_in_a_work_directory_in_use_is_refused_by_all_its_processes(tmp_path, pair):
+    (tmp_path / "run").mkdir()
+    with disk.only_one(tmp_path / "run/.lock", "training"):
+        statuses, said = ended(pair([tmp_path / "run"] * 2))
+    assert statuses == [1, 1]
+    for text in said:
+        assert f"{tmp_path}/run: another process is training there now (process {os.getpid()} on " in text
 
 
 def test_processes_that_do_not_share_the_work_directory_are_told(tmp_path, pair):

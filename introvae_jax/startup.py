@@ -1,0 +1,95 @@
+"""What a command sets up before it imports anything slow: signal handlers and standard output that cannot fail.
+
+Python's own KeyboardInterrupt gets lost where a C++ library calls back into Python, and waits while one computes. Here
+a thread receives the signals, so that a signal is answered at once whatever the main thread does.
+"""
+
+from collections.abc import Callable
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+receivers: list[Callable[[int], None]] = []  # the last one is told of a signal; without any, the process ends
+_threads: list[threading.Thread] = []
+
+
+def start() -> None:
+    """Makes standard output safe and handles signals. Call it in the main thread, before other imports."""
+    _open_missing_streams()
+    sys.stdout, sys.stderr = _safe(sys.stdout, 1), _safe(sys.stderr, 2)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    _threads.append(threading.Thread(target=_listen, args=(reader,), daemon=True))
+    _threads[0].start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in HANDLED:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & set it
+            signal.signal(number, handle)
+
+
+def handle(number: int, _) -> None:
+    """The signal handler. Does nothing in a command, where the thread receives the signal."""
+    if not _threads:
+        _receive(number)
+
+
+def end(number: int) -> None:
+    """Ends the process at once with one line and the exit status that a shell gives for this signal."""
+    line = f"introvae_jax: error: {signal.Signals(number).name}: interrupted; what was written before stays\n"
+    # Not through sys.stderr: the main thread may hold its lock, or a full pipe may block it forever.
+    try:
+        if select.select([], [2], [], 1)[1]:
+            os.write(2, line.encode())
+    finally:
+        os._exit(128 + number)
+
+
+def _listen(reader: int) -> None:
+    """Takes the numbers of signals, which Python's C handler writes as they arrive."""
+    while True:
+        number = os.read(reader, 1)[0]
+        if signal.getsignal(number) is handle:
+            _receive(number)
+
+
+def _receive(number: int) -> None:
+    (receivers[-1] if receivers else end)(number)
+
+
+class _Unfailing(io.FileIO):
+    """A standard stream that drops what cannot be written: no terminal, closed pipe or full disk ends a run."""
+
+    _failed = False
+
+    def write(self, data) -> int:
+        try:
+            written = super().write(data)
+        except OSError as error:
+            written = None
+            if self.fileno() == 1 and not self._failed and error.errno != errno.EPIPE:  # a closed pipe: `| head`
+                print(f"introvae_jax: warning: cannot write to standard output: {error.strerror}", file=sys.stderr)
+            self._failed = True
+        return memoryview(data).nbytes if written is None else written  # None: a full pipe that does not block
+
+
+def _safe(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
+    """The same stream; characters that its encoding lacks are escaped, and errors are dropped."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Unfailing(descriptor, "w", closefd=False)),
+        encoding=stream.encoding if stream else "utf-8", errors="backslashreplace", newline="\n",
+        line_buffering=True, write_through=bool(stream and stream.write_through),
+    )  # fmt: skip
+
+
+def _open_missing_streams() -> None:
+    """Opens /dev/null where a standard stream is closed: a file of the run would get its number, and its output."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, this one
