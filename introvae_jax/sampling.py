@@ -92,10 +92,12 @@ def _sample(trained: model.Model, options: Options, out: pathlib.Path) -> None:
         return
     if out.suffix.lower() == ".csv":
         raise UserError(f"--out={out}: a folder or NAME.png; numbers are for models of points")
-    for start in range(first, first + num, trained.batch_size):
-        size = min(trained.batch_size, first + num - start)
-        names = [f"seed_{seed:06d}" for seed in range(start, start + size)]
-        _save_each(names, trained.sample(size, start), out)
+    with progress.phase("sampling", num, "images") as sampled:
+        for start in range(first, first + num, trained.batch_size):
+            size = min(trained.batch_size, first + num - start)
+            names = [f"seed_{seed:06d}" for seed in range(start, start + size)]
+            _save_each(names, trained.sample(size, start), out)
+            sampled.advance(size)
 
 
 def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) -> None:

@@ -1,4 +1,4 @@
-/* Preloaded, it makes every read of the file named by EIO_FILE fail with EIO. */
+/* Preloaded, it makes every read of the file named by EIO_FILE fail with EIO, and of that named by STALLED_FILE stall. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static int fails(int fd) {
-  const char *wanted = getenv("EIO_FILE");
+static int is(int fd, const char *variable) {
+  const char *wanted = getenv(variable);
   char link[64], path[4096];
   if (!wanted) return 0;
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -22,7 +22,8 @@ static int fails(int fd) {
   ssize_t name parameters {                             \
     static ssize_t(*real) parameters;                   \
     if (!real) real = dlsym(RTLD_NEXT, #name);          \
-    if (fails(fd)) return errno = EIO, -1;              \
+    while (is(fd, "STALLED_FILE")) sleep(1);            \
+    if (is(fd, "EIO_FILE")) return errno = EIO, -1;     \
     return real arguments;                              \
   }
 

@@ -33,10 +33,16 @@ def check_nothing_moved(workdir, before, status, *parts):
     assert not (workdir / "damaged").exists()
 
 
+def failing_read(folder):
+    """The library that makes reads fail or stall, compiled."""
+    library = folder / "failing_read.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, HERE / "failing_read.c", "-ldl"], check=True, timeout=60)
+    return str(library)
+
+
 def test_an_input_output_error_of_any_file_moves_nothing(workdir, tmp_path, one_device):
-    shim = tmp_path / "failing_read.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", shim, HERE / "failing_read.c", "-ldl"], check=True, timeout=60)
-    environment = one_device | {"LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE)))}
+    path = os.pathsep.join(map(str, (ROOT, HERE)))
+    environment = one_device | {"LD_PRELOAD": failing_read(tmp_path), "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, HERE / "failing_reads.py", workdir], cwd=ROOT, env=environment,
         capture_output=True, text=True, timeout=240, check=False,
@@ -143,15 +149,14 @@ def test_a_bucket_that_does_not_answer_is_no_damage(workdir, monkeypatch):
         assert type(caught.value) is UserError
 
 
-def test_a_file_that_stalls_ends_the_start_with_one_line(workdir, run_command):
-    (workdir / "checkpoints/4/run/metadata").unlink()
-    os.mkfifo(workdir / "checkpoints/4/run/metadata")
+def test_a_file_that_stalls_ends_the_start_with_one_line(workdir, tmp_path, run_command):
     flags = [f"--config.{key}={value}" for key, value in {
         "steps": 4, "batch_size": 8, "optim.schedule": "constant", "model.width": 64, "model.depth": 1,
     }.items()]  # fmt: skip
     done = run_command(
         "introvae_jax.main", "--config=configs/toy2d.py:8gaussians,vae", *flags, f"--workdir={workdir}",
-        "--stall_timeout=4", timeout=120,
+        "--stall_timeout=4", timeout=120, LD_PRELOAD=failing_read(tmp_path),
+        STALLED_FILE=str(workdir / "checkpoints/4/run/metadata"),
     )  # fmt: skip
     assert done.returncode == AGAIN, done.stderr
     (line,) = done.stderr.splitlines()
