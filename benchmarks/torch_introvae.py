@@ -3,7 +3,7 @@
 Both forms take the simultaneous step: both losses see the same encoder, and both updates come last. The authors' code
 updates alternately: its decoder's loss encodes the generated images again with the updated encoder. `plain`: each
 backward pass goes through everything that it reaches. `tuned`: the same losses with channels_last, torch.compile,
-bfloat16 by autocast, and no gradient that nobody uses.
+bfloat16 by autocast, and without unused gradients.
 """
 
 from collections.abc import Callable

@@ -79,7 +79,7 @@ def _assumptions(plan: Plan, utilisation: float, devices: int) -> str:
     return (
         "All times are ESTIMATES; no accelerator has been measured. Assumed: a chip reaches "
         f"{utilisation:.0%} (--utilisation) of its peak arithmetic or its peak memory traffic, whichever takes longer "
-        '("at best": all of it, which nobody reaches), and starts '
+        '("at best": all of it, an upper bound), and starts '
         f"{plan.program.operations:,} operations a step, {launch['gpu']} each on a GPU and {launch['tpu']} on a TPU; "
         f"* marks a time that these starts take (launch-bound). {devices} chips share the batch and exchange "
         f"{plan.exchanges:,} times a step, {latency['gpu']} each on GPUs and {latency['tpu']} on TPUs, beside the "
