@@ -84,8 +84,8 @@ def _assumptions(plan: Plan, utilisation: float, devices: int) -> str:
         f"* marks a time that these starts take (launch-bound). {devices} chips share the batch and exchange "
         f"{plan.exchanges:,} times a step, {latency['gpu']} each on GPUs and {latency['tpu']} on TPUs, beside the "
         f'gradients; "of ideal" is their speed over {devices} times that of one. Usable are 75% of a GPU\'s memory, '
-        "what JAX takes by default, and 97% of a TPU's. Memory is that of the compiler asked, for other chips a "
-        "stand-in: docs/scaling.md lists the accuracy of each estimate."
+        "what JAX takes by default, and 97% of a TPU's. Memory is what this compiler assigns; values for other "
+        "chips are estimates (docs/scaling.md lists their accuracy)."
     )
 
 
