@@ -62,7 +62,7 @@ def test_a_config_trains_on_what_its_docstring_prepares(name, argument, tmp_path
     command = command_of(name, config, PIPELINES[name, argument](tmp_path), tmp_path)
     result = run_command(*command, TFDS_DATA_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert f"--config.data.source=tfds --config.data.name={config.data.name}" in result.stdout
+    assert f"train on it: python -m introvae_jax.main --config=configs/{name}.py" in result.stdout
     config.data.path = str(tmp_path)
     splits = source.open_splits(config.data)
     batch = next(loader.batches(splits.train, batch_size=4, seed=0))

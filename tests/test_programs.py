@@ -4,10 +4,10 @@ import pathlib
 import subprocess
 import sys
 
-from conftest import ROOT
 import pytest
 from tiny import DIGITS
 
+ROOT = pathlib.Path(__file__).parent.parent
 TINY = (*DIGITS, "--config.objective.warmup_steps=0", "--config.steps=1")
 
 

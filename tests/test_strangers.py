@@ -20,7 +20,7 @@ STATISTICS = {"ema": {"mean": np.zeros(3)}}
 def run(tmp_path):
     """A work directory with one checkpoint, at step 1."""
     checkpoints = Checkpoints(tmp_path / "run", keep=1)
-    checkpoints.save(1, STATE, STATISTICS, {"config": {"seed": 0}})
+    checkpoints.save(1, STATE, STATISTICS, {"config": {"seed": 0}, "data_identity": ""})
     checkpoints.wait()
     checkpoints.close()
     return tmp_path / "run"
@@ -31,7 +31,7 @@ def read(run):
     checkpoints = Checkpoints(run)
     try:
         checkpoints.restore_run(1)
-        return checkpoints.restore_model(1, STATE)
+        return checkpoints.restore_model(1, STATE, STATISTICS)
     finally:
         checkpoints.close()
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small import config
+from tiny_run import config
 
 from introvae_jax.training import loop
 from introvae_jax.training.run import Run

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 
-from small import contents, resume
+from tiny_run import contents, resume
 
 from introvae_jax.errors import UserError
 

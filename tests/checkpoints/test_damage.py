@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from small import contents, load, resume
+from tiny_run import contents, load, resume
 
 from introvae_jax.checkpoints import files
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged

@@ -11,7 +11,7 @@ import tempfile
 
 import jax
 import pytest
-from small import config, contents, resume
+from tiny_run import config, contents, resume
 
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import AGAIN, UserError

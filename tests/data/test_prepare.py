@@ -273,7 +273,7 @@ def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(tmp_path
     assert "2,850 training and 150 held-out images" in done.stdout
     name = "avatars/32/1.0.0"
     assert contents(tmp_path / "whole" / name) == contents(tmp_path / "killed" / name)
-    assert sorted(path.name for path in (tmp_path / "killed/avatars/32").iterdir()) == [".lock", "1.0.0"]
+    assert sorted(path.name for path in (tmp_path / "killed/avatars/32").iterdir()) == ["1.0.0"]
 
 
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):

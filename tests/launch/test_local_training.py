@@ -1,13 +1,15 @@
 """The whole way: launch/local.sh, two processes that train, one of them killed, all started again, the end."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
 
-from conftest import ROOT
 from tiny import DIGITS
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def processes_of(workdir):
@@ -39,7 +41,7 @@ def test_a_killed_process_costs_a_restart_and_the_run_ends(tmp_path, one_device)
     assert launcher.returncode == 0, said
     assert "launch/local.sh: " in said
     assert said.count(": 4500 training and 500 held-out images") == 2
-    assert f"done: {workdir} holds the checkpoint of step 60" in said
+    assert f": {workdir} holds the checkpoint of step 60" in said
     assert "Traceback" not in said
     announced = [line for line in said.splitlines() if " ..." in line]
     assert "compiling the step (introvae) ..." in announced

@@ -118,6 +118,7 @@ def test_a_second_start_is_refused_and_the_first_one_loses_nothing(tmp_path, sta
     for delay in (0, 0.5, 2, 4):
         time.sleep(delay)
         others.append(start(workdir, 60))
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the last one asks
     for other in others:
         said = other.communicate(timeout=200)[1]
         assert other.returncode == 1
@@ -125,6 +126,7 @@ def test_a_second_start_is_refused_and_the_first_one_loses_nothing(tmp_path, sta
         assert (
             f"{workdir}: another process is training there now (process {first.pid} on {socket.gethostname()}" in said
         )
+    first.send_signal(signal.SIGCONT)
     wait_for(lambda: len(records(workdir)) > 4, first)
     first.kill()
     last = start(workdir, 60)
