@@ -143,7 +143,7 @@ def test_a_small_job_takes_what_starting_its_operations_takes():
 
 
 def test_the_text_says_what_is_an_estimate():
-    told = report.text(of_celebahq_128(), 0.35, 8)
+    told = " ".join(report.text(of_celebahq_128(), 0.35, 8).split())
     assert "All times are ESTIMATES" in told and "3,000 operations" in told and "165 times" in told
 
 
