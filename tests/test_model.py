@@ -51,7 +51,7 @@ def test_a_seed_gives_the_same_image_whatever_the_batch(workdir, trained):
     np.testing.assert_array_equal(trained.sample(1, seed=9)[0], all_at_once[4])
     for batch_size in (1, 3, 16):
         other = introvae_jax.load(workdir, batch_size=batch_size).sample(12, seed=5)
-        np.testing.assert_array_equal(pictures.to_uint8(other), pictures.to_uint8(all_at_once))
+        np.testing.assert_allclose(other, all_at_once, atol=1e-5)  # a batch of another size rounds otherwise
     assert len({image.tobytes() for image in all_at_once}) == 12
 
 
