@@ -80,7 +80,7 @@ class Console:
             while True:
                 time.sleep(LOOK)
                 self.look()
-        except (OSError, ValueError):  # stderr is closed: there is nobody to tell
+        except (OSError, ValueError):  # stderr is closed
             return
 
     def of_process(self, index: int | None) -> None:

@@ -28,7 +28,7 @@ def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """The config of the last start, {} if there was none or somebody has edited it into something else."""
+    """The config of the last start, {} if there is none or it is not a JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

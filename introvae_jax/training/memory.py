@@ -61,7 +61,7 @@ def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
 
 
 def available(device: jax.Device) -> int | None:
-    """Bytes that programs may take on a device, on a CPU of the whole machine; None if nobody says."""
+    """Bytes that programs may take on a device, on a CPU those of the whole machine; None if unknown."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return _machine() if limit is None and device.platform == "cpu" else limit
 
