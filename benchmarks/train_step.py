@@ -4,11 +4,15 @@
     python -m benchmarks.train_step --jobs=32,64,128,256,1024 --dtype=bfloat16     # a GPU
 
 Jobs: images of so many pixels, "digits" (configs/digits.py), and points: "toy2d" (configs/toy2d.py) and
-"toy2d_published", with the networks and the batch that Soft-IntroVAE published. One step with the simultaneous update
-(both gradients at one point, hinge of the batch's mean, BatchNorm) on random images that are there already: ours, which
-keeps an average of the weights too, and two forms in PyTorch (benchmarks/torch_introvae.py), plain and tuned. The
-released code updates alternately, so neither form is the released step, and no ratio here compares with that code. They
-take turns, a second each, in one process; every ratio is of two neighbours. The steps of a turn follow each other
+"toy2d_published", with the networks and the batch that Soft-IntroVAE published. One step on random images that are
+there already, with the hinge of the batch's mean and BatchNorm. Ours keeps an average of the weights too.
+
+Ours has two update orders: "alternating", which is the algorithm of the paper and of the released code, and
+"simultaneous" (both gradients at one point), which is another algorithm and does less work. PyTorch's is the released,
+alternating step in two forms (benchmarks/torch_introvae.py): "released", float32 and as the authors wrote it, and
+"tuned". A ratio of the simultaneous step therefore compares two algorithms.
+
+All take turns, a second each, in one process; every ratio is of two neighbours. The steps of a turn follow each other
 without waiting, as in a training. A line of JSON for each job, a table at the end. Needs PyTorch, which the project
 does not install.
 """
@@ -36,6 +40,7 @@ from introvae_jax import errors, model
 from introvae_jax.planning import program
 from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
+from introvae_jax.training.step import UPDATE_ORDERS
 
 try:
     import torch
@@ -51,7 +56,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 9, "How often all take their turn.", lo
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Of a turn, about.", lower_bound=0.01)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What ours and the tuned one compute in.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Of all jobs; the published one without it.", lower_bound=0)
-_TUNED = flags.DEFINE_bool("tuned", True, "PyTorch with channels_last and torch.compile too.")
+_FORMS = flags.DEFINE_list("forms", [*UPDATE_ORDERS, "released", "tuned"], "Update orders of ours, forms of PyTorch's.")
 
 Steps = Callable[[int], None]  # takes so many, and waits for the last
 
@@ -71,7 +76,7 @@ def main(_) -> None:
 
 
 def config_of(job: str) -> ml_collections.ConfigDict:
-    """The settings of a job, with the simultaneous update and the hinge of the batch's mean."""
+    """The settings of a job, with the hinge of the batch's mean."""
     if job == "digits":
         config = digits.get_config()
     elif job.startswith("toy2d"):
@@ -83,7 +88,7 @@ def config_of(job: str) -> ml_collections.ConfigDict:
         config.batch_size, config.data.size, config.model.z_dim = 32, int(job), 128
         config.model.channels = {"32": (64, 128, 256), "64": (64, 128, 256, 512)}[job]
     config.model.dtype, config.data.mirror = _DTYPE.value, False
-    config.objective.update_order, config.objective.hinge = "simultaneous", "batch"
+    config.objective.hinge = "batch"
     config.batch_size = _BATCH.value or config.batch_size
     return config
 
@@ -92,20 +97,22 @@ def measure(job: str, config: ml_collections.ConfigDict, device: str, peak: floa
     """One row: all forms of the step of a job."""
     shape, generator = (config.batch_size, *model.example_shape(config)), np.random.default_rng(0)
     batch = generator.integers(0, 256, shape, np.uint8) if len(shape) == 4 else np.float32(generator.normal(size=shape))
-    row: dict[str, Any] = {"job": job, "batch": config.batch_size, "dtype": _DTYPE.value}
-    ours, told = our_steps(config, batch)
-    forms = {"introvae_jax": ours, "torch plain": torch_steps(config, batch, device, "plain")}
-    if _TUNED.value:
-        kind = "tuned bfloat16" if _DTYPE.value == "bfloat16" else "tuned"
-        forms["torch tuned"] = torch_steps(config, batch, device, kind)
+    row: dict[str, Any] = {"job": job, "batch": config.batch_size, "dtype": _DTYPE.value, "orders": {}}
+    forms = {}
+    for form in _FORMS.value:
+        if form in UPDATE_ORDERS:
+            config.objective.update_order = form
+            forms[form], row["orders"][form] = our_steps(config, batch)
+        else:
+            kind = "tuned bfloat16" if form == "tuned" and _DTYPE.value == "bfloat16" else form
+            forms[form] = torch_steps(config, batch, device, kind)
     seconds = take_turns(forms)
-    for name, times in seconds.items():
-        row[f"{name}: images/s"] = config.batch_size / float(np.median(times))
-        if name != "introvae_jax":
-            ratios = np.asarray(times) / np.asarray(seconds["introvae_jax"])
-            row[f"times {name}"] = [float(f(ratios)) for f in (np.median, np.min, np.max)]
-    row |= told
-    row["share of the matrix peak"] = row["flops"] / float(np.median(seconds["introvae_jax"])) / peak
+    row["images/s"] = {name: config.batch_size / float(np.median(times)) for name, times in seconds.items()}
+    for order, described in row["orders"].items():
+        for name in [name for name in seconds if name not in UPDATE_ORDERS]:
+            ratios = np.asarray(seconds[name]) / np.asarray(seconds[order])
+            described[f"times {name}"] = [float(f(ratios)) for f in (np.median, np.min, np.max)]
+        described["share of the matrix peak"] = described["ideal flops"] / float(np.median(seconds[order])) / peak
     if device == "cuda":
         row["memory that PyTorch took"] = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -129,21 +136,26 @@ def our_steps(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Ste
             carried["state"], terms = mapped(carried["state"], resident)
         jax.block_until_ready((carried["state"], terms))
 
+    ideal = ideal_flops(run, config)
     return steps, {
-        "compile seconds": told.seconds, "flops": told.flops, "flops over ideal": told.flops / ideal_flops(run, config),
-        "program memory": told.memory.total,
+        "compile seconds": told.seconds, "flops": told.flops, "ideal flops": ideal,
+        "flops over ideal": told.flops / ideal, "program memory": told.memory.total,
     }  # fmt: skip
 
 
 def ideal_flops(run: Run, config: ml_collections.ConfigDict) -> float:
-    """16 passes: the encoder's 3 forward and 3 backward of two each, the decoder's 2 and 2, and one by input alone."""
+    """16 passes through a network, 20 alternating: nine or thirteen through the encoder, seven through the decoder.
+
+    The encoder: three passes forward and three back, of two each; where the decoder's loss sees the updated one, two
+    more forward and two back by input alone. The decoder: two forward, two back, and one back by input alone.
+    """
     encoder, decoder = run.networks
     inputs = (config.batch_size, *model.example_shape(config)), (config.batch_size, decoder.z_dim)
     forward = []
     for network, x in zip((encoder, decoder), map(jnp.zeros, inputs), strict=True):
         params = jax.eval_shape(network.init, jax.random.key(0), x)
-        forward.append(jax.jit(network.apply).lower(params, x).compile().cost_analysis()["flops"])
-    return 9 * forward[0] + 7 * forward[1]
+        forward.append(jax.jit(network.apply).lower(params, x).cost_analysis()["flops"])
+    return (13 if config.objective.update_order == "alternating" else 9) * forward[0] + 7 * forward[1]
 
 
 def torch_steps(config: ml_collections.ConfigDict, batch: np.ndarray, device: str, kind: str) -> Steps:
@@ -152,7 +164,7 @@ def torch_steps(config: ml_collections.ConfigDict, batch: np.ndarray, device: st
     settings = config.model
     resident = torch.from_numpy(batch).to(device)
     if batch.ndim == 4:
-        networks = torch_introvae.images(batch.shape[-1], settings.channels, settings.z_dim)
+        networks = torch_introvae.images(batch.shape[-1], settings.channels, settings.z_dim, settings.expand_equal)
         layout = torch.channels_last if kind.startswith("tuned") else torch.contiguous_format
         resident = resident.permute(0, 3, 1, 2).contiguous(memory_format=layout)
     else:
@@ -191,20 +203,21 @@ def take_turns(forms: dict[str, Steps]) -> dict[str, list[float]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each job."""
+    """A line for each job and update order."""
     lines = [
-        "| job | batch | images/s | times torch plain | times torch tuned | FLOPs over ideal | of the matrix peak "
-        "| compiling | memory of the program |",
-        "|---" * 9 + "|",
+        "| job | batch | update order | images/s | times released | times tuned | FLOPs over ideal "
+        "| of the matrix peak | compiling | memory of the program |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
-        ratios = [row.get(f"times torch {kind}") for kind in ("plain", "tuned")]
-        told = ["-" if r is None else f"{r[0]:.2f} ({r[1]:.2f} to {r[2]:.2f})" for r in ratios]
-        lines.append(
-            f"| {row['job']} | {row['batch']} | {row['introvae_jax: images/s']:.4g} | {told[0]} | {told[1]} | "
-            f"{row['flops over ideal']:.3f} | {row['share of the matrix peak']:.1%} | {row['compile seconds']:.0f} s | "
-            f"{row['program memory'] / 2**20:,.0f} MiB |"
-        )
+        for order, described in row["orders"].items():
+            ratios = [described.get(f"times {name}") for name in ("released", "tuned")]
+            told = ["-" if r is None else f"{r[0]:.2f} ({r[1]:.2f} to {r[2]:.2f})" for r in ratios]
+            lines.append(
+                f"| {row['job']} | {row['batch']} | {order} | {row['images/s'][order]:.4g} | {told[0]} | {told[1]} | "
+                f"{described['flops over ideal']:.3f} | {described['share of the matrix peak']:.1%} | "
+                f"{described['compile seconds']:.0f} s | {described['program memory'] / 2**20:,.0f} MiB |"
+            )
     return "\n".join(lines)
 
 

@@ -78,10 +78,7 @@ def age(encode, decode, x, noise):
 
 def gradients(loss, networks, x, noise):
     """Two lists of arrays, one of each network."""
-    encoder, decoder = networks
-    encode = lambda x: encoder.main(x).chunk(2, dim=1)  # noqa: E731, forward() returns float32
-    decode = lambda z: decoder.main(decoder.project(z))  # noqa: E731
-    losses = loss(encode, decode, x, noise)
+    losses = loss(*networks, x, noise)
     grads = [
         torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
         for value, network in zip(losses, networks, strict=True)
