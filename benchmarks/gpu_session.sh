@@ -48,7 +48,7 @@ speed() {
   local jobs=(256 128 1024) options=(--dtype=bfloat16 --rounds=5 --seconds=0.5)
   [ -z "$small" ] || { jobs=(digits toy2d) && options=(--rounds=3 --seconds=0.1); }
   for job in "${jobs[@]}"; do
-    run 420 "speed_$job" "$python" -m benchmarks.train_step --jobs="$job" "${options[@]}"
+    run "${LIMIT:-420}" "speed_$job" "$python" -m benchmarks.train_step --jobs="$job" "${options[@]}"
   done
 }
 

@@ -14,6 +14,7 @@ import itertools
 
 import torch
 from torch import nn
+import torch._functorch.config  # torch.compile imports it late
 from torch.nn import functional as F
 
 

@@ -151,10 +151,16 @@ def ideal_flops(run: Run, config: ml_collections.ConfigDict) -> float:
     """
     encoder, decoder = run.networks
     inputs = (config.batch_size, *model.example_shape(config)), (config.batch_size, decoder.z_dim)
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])  # a GPU's compiler counts its own algorithms
     forward = []
-    for network, x in zip((encoder, decoder), map(jnp.zeros, inputs), strict=True):
-        params = jax.eval_shape(network.init, jax.random.key(0), x)
-        forward.append(jax.jit(network.apply).lower(params, x).cost_analysis()["flops"])
+    for network, shape in zip((encoder, decoder), inputs, strict=True):
+        network = network.clone(dtype=jnp.float32) if hasattr(network, "dtype") else network
+        x = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=on_cpu)
+        params = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_cpu),
+            jax.eval_shape(network.init, jax.random.key(0), x),
+        )
+        forward.append(jax.jit(network.apply).lower(params, x).compile().cost_analysis()["flops"])
     return (13 if config.objective.update_order == "alternating" else 9) * forward[0] + 7 * forward[1]
 
 
