@@ -17,10 +17,10 @@ import jax
 import ml_collections
 
 from benchmarks import ablation_variants
-from introvae_jax import errors
+from introvae_jax import errors, parallel
 from introvae_jax.data import source
 from introvae_jax.reporting.logging import NonFinite
-from introvae_jax.training import loop, parallel
+from introvae_jax.training import loop
 from introvae_jax.training.run import Run
 
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks import ablation_variants
-from introvae_jax import errors, model, pictures
+from introvae_jax import errors, model, parallel, pictures
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import loader, source
 from introvae_jax.evaluation import requests, subjects
@@ -30,7 +30,7 @@ from introvae_jax.evaluation.comparing import Comparison
 from introvae_jax.evaluation.views import Views
 from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
-from introvae_jax.training import calibrate, parallel
+from introvae_jax.training import calibrate
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.run import Run
 from introvae_jax.training.state import State

@@ -18,12 +18,11 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors, processes
+from introvae_jax import errors, parallel, processes
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.objectives.base import Terms
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import parallel
 from introvae_jax.training.feed import Feed, Step
 from introvae_jax.training.run import Run
 from introvae_jax.training.session import Session

@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import default, digits
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
 from introvae_jax.nets import layers
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each step is timed.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 4, "Steps of a round.", lower_bound=1)

@@ -19,9 +19,8 @@ import ml_collections
 import numpy as np
 
 from configs import default
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
 _CHANNELS = flags.DEFINE_list("channels", ["16", "32", "64", "128"], "Channels of the networks.")

@@ -24,10 +24,9 @@ from ml_collections import config_flags
 
 from benchmarks import peaks
 from introvae_jax import config as config_lib
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
 from introvae_jax.nets.layers import Norm
 from introvae_jax.planning import chips, program
-from introvae_jax.training import parallel
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment.")
 _CHIP = flags.DEFINE_string("chip", "", "One of introvae_jax.plan's chips, instead of this device.")

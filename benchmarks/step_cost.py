@@ -22,9 +22,8 @@ import ml_collections
 import numpy as np
 
 from configs import default
-from introvae_jax import disk, errors, model
+from introvae_jax import disk, errors, model, parallel
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 
 _OUT = flags.DEFINE_string("out", "runs/step_cost.png", "The plot; the table is printed.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often every variant takes its turn.", lower_bound=3)

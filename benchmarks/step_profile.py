@@ -19,9 +19,8 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors
+from introvae_jax import errors, parallel
 from introvae_jax.data import source
-from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment to profile.")

@@ -22,12 +22,11 @@ import numpy as np
 
 from configs import toy2d
 from introvae_jax import config as config_lib
-from introvae_jax import errors, pictures, plots
+from introvae_jax import errors, parallel, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.metrics import density2d
 from introvae_jax.objectives.introvae import HINGES
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 from introvae_jax.training.run import Run

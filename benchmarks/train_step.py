@@ -32,9 +32,8 @@ import numpy as np
 
 from benchmarks import peaks
 from configs import celebahq, default, digits, toy2d
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
 
 try:

@@ -26,11 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import inputs, progress
+from introvae_jax import inputs, parallel, progress
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.nets import mlp, residual
-from introvae_jax.training import parallel
 
 WEIGHTS = ("ema", "raw")
 VARIABLES = ("encoder_variables", "decoder_variables", "decoder_rec_variables")

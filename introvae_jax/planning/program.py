@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from introvae_jax import model, progress
+from introvae_jax import model, parallel, progress
 from introvae_jax.data.source import Splits
 from introvae_jax.errors import UserError, one_line
-from introvae_jax.training import parallel
 from introvae_jax.training.run import Run
 
 NO_WORK = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")

@@ -12,12 +12,12 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from introvae_jax import bucket, disk, errors, model, progress
+from introvae_jax import bucket, disk, errors, model, parallel, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.released import mapping, torch_file
-from introvae_jax.training import parallel, run, state
+from introvae_jax.training import run, state
 
 BLOCK_NORM = {"introvae": "sum", "soft_introvae": "branch"}
 DEFAULT = "configs/default.py"

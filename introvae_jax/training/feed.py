@@ -15,7 +15,7 @@ from introvae_jax.data import loader
 from introvae_jax.data.source import Source
 from introvae_jax.errors import UserError, one_line
 from introvae_jax.objectives.base import Terms
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
 
 LONGEST = 1024  # steps in one program: how long a stop signal may wait

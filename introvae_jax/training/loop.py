@@ -7,7 +7,7 @@ import pathlib
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk, pictures, processes, progress
+from introvae_jax import bucket, disk, parallel, pictures, processes, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.checkpoints.files import PASSING
@@ -16,7 +16,7 @@ from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.reporting import files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import memory, parallel
+from introvae_jax.training import memory
 from introvae_jax.training.rollbacks import Rollbacks
 from introvae_jax.training.run import Run
 from introvae_jax.training.scoring import Scoring

@@ -17,7 +17,7 @@ import ml_collections
 
 from introvae_jax import model
 from introvae_jax.errors import UserError
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.parallel import Replicas
 
 COPIES = 4  # of each parameter in the state: itself, two moments of Adam, the average
 LAYERS = ("conv_general_dilated", "dot_general")

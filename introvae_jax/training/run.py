@@ -13,14 +13,14 @@ import numpy as np
 
 import introvae_jax
 from introvae_jax import config as config_lib
-from introvae_jax import model, objectives, pictures, plots
+from introvae_jax import model, objectives, parallel, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.errors import warn
 from introvae_jax.evaluation.scores import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
 from introvae_jax.reporting.logging import NO_TERMS, Reporter
-from introvae_jax.training import calibrate, feed, optimizer, parallel
+from introvae_jax.training import calibrate, feed, optimizer
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 

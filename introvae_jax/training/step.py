@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 import optax
 
 from introvae_jax.objectives.base import Batch, Objective, Terms
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
 
 UPDATE_ORDERS = ("alternating", "simultaneous")

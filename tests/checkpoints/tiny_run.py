@@ -5,10 +5,11 @@ import functools
 import jax
 
 from configs import toy2d
+from introvae_jax import parallel
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop, parallel
+from introvae_jax.training import loop
 from introvae_jax.training.run import Run
 
 

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.nets import residual
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 

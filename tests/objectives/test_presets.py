@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from configs import celebahq, cifar10, digits, toy2d
+from introvae_jax import parallel
 from introvae_jax.objectives import age
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 
 # Parameters of encoder and decoder. The released scripts build theirs with 1x1 convolutions between equal counts.
 RELEASED = {"256,released": (22_973_600, 16_452_963), "1024,released": (27_969_616, 21_428_147)}

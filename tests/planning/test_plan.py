@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from configs import digits
+from introvae_jax import parallel
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.planning import job, program, report, target
-from introvae_jax.training import memory, parallel
+from introvae_jax.training import memory
 from introvae_jax.training.run import Run
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import digits as digits_config
+from introvae_jax import parallel
 from introvae_jax.data import digits, source
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import calibrate, parallel, run
+from introvae_jax.training import calibrate, run
 
 OPTIONS = {"channels": (8, 8), "z_dim": 4}
 

@@ -7,10 +7,9 @@ import optax
 import pytest
 
 from configs import default
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.nets.residual import Decoder, Encoder
 from introvae_jax.planning import program
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 

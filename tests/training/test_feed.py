@@ -10,8 +10,9 @@ import pytest
 from runs import TIMES
 
 from configs import digits
+from introvae_jax import parallel
 from introvae_jax.errors import UserError
-from introvae_jax.training import feed, loop, parallel
+from introvae_jax.training import feed, loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
 

@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from configs import digits, toy2d
+from introvae_jax import parallel
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop, memory, parallel
+from introvae_jax.training import loop, memory
 
 GIB = 2**30
 

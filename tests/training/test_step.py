@@ -7,9 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
