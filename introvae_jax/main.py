@@ -54,17 +54,17 @@ def main(_) -> None:
         import jax
 
         from introvae_jax import processes, programs
-        from introvae_jax.training import loop
+        from introvae_jax.training import train_loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
+    processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, peer_timeout=_PEER_TIMEOUT.value)
     progress.of_process(jax.process_index() if processes.several() else None)
     with progress.phase("starting the devices"):
         programs.keep()
-    trained = loop.train(
+    trained = train_loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument, overrides, CONFIG.value.data.source),
-        patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,
+        step_timeout=_STALL_TIMEOUT.value, peer_timeout=_PEER_TIMEOUT.value, profile=_PROFILE.value,
         allow_restart=_ALLOW_RESTART.value,
     )  # fmt: skip
     if not trained:

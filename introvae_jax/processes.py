@@ -52,12 +52,12 @@ def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
         raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers ({error})") from error
 
 
-def start(address: str | None, count: int | None, index: int | None, *, silence: float) -> None:
+def start(address: str | None, count: int | None, index: int | None, *, peer_timeout: float) -> None:
     """Joins the other processes of the job, if there are any. Before anything else touches JAX.
 
     address, count, index: HOST:PORT of process 0, how many there are, and which is this one; None for all three where
-    the environment says it. silence: seconds after which a process that says nothing counts as gone. Raises UserError
-    if they contradict each other or the processes do not come together.
+    the environment says it. peer_timeout: seconds without a sign of life after which a process counts as gone.
+    Raises UserError if they contradict each other or the processes do not come together.
     """
     given = address, count, index
     if any(value is not None for value in given) and None in given:
@@ -80,7 +80,7 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
             jax.distributed.initialize(
                 *given, cluster_detection_method=None if address is None else "deactivate",
                 initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
-                heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
+                heartbeat_timeout_seconds=int(3 * peer_timeout) + 30, shutdown_timeout_seconds=int(peer_timeout),
             )  # fmt: skip
             if jax.default_backend() == "cpu":
                 _meet_quietly()
@@ -172,13 +172,14 @@ def require_shared(folder: Any) -> None:
 class Watch(contextlib.AbstractContextManager):
     """While entered, ends this process with one line when another is gone or a step does not end.
 
-    silence: seconds without a sign of life of another process. patience: seconds that a step may take; 0 for any.
+    peer_timeout: seconds without a sign of life of another process. step_timeout: seconds that a step may take, 0 for
+    any.
     """
 
     BEAT = 1.0  # seconds between two signs of life
 
-    def __init__(self, silence: float, patience: float):
-        self._silence, self._patience = silence, patience
+    def __init__(self, peer_timeout: float, step_timeout: float):
+        self._peer_timeout, self._step_timeout = peer_timeout, step_timeout
         self._last_good = "no checkpoint had been written"
         self._since: float | None = None  # when the step that is waited for began
         self._doing, self._done = "", threading.Event()
@@ -201,7 +202,7 @@ class Watch(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def expecting(self, what: str) -> Iterator[None]:
-        """While entered, what is done should end within the patience."""
+        """While entered, what is done should end within `step_timeout`."""
         self._doing, self._since = what, time.monotonic()
         try:
             yield
@@ -216,15 +217,19 @@ class Watch(contextlib.AbstractContextManager):
         """Looks at the clocks."""
         while not self._done.wait(self.BEAT):
             now, since = time.monotonic(), self._since
-            if self._patience and since is not None and now - since > self._patience:
-                self.leave(f"{self._doing} has taken more than {self._patience:g} s (--stall_timeout)")
+            if self._step_timeout and since is not None and now - since > self._step_timeout:
+                self.leave(f"{self._doing} has taken more than {self._step_timeout:g} s (--stall_timeout)")
             if not several():
                 continue
-            if now - self._answered > self._silence:
-                self.leave(f"process 0, the coordinator, has not answered for {self._silence:g} s (--peer_timeout)")
+            if now - self._answered > self._peer_timeout:
+                self.leave(
+                    f"process 0, the coordinator, has not answered for {self._peer_timeout:g} s (--peer_timeout)"
+                )
             for index, (_, heard) in self._heard.copy().items():
-                if now - heard > self._silence:
-                    self.leave(f"process {index} has given no sign of life for {self._silence:g} s (--peer_timeout)")
+                if now - heard > self._peer_timeout:
+                    self.leave(
+                        f"process {index} has given no sign of life for {self._peer_timeout:g} s (--peer_timeout)"
+                    )
 
     def _listen(self) -> None:
         """Gives and takes signs of life; a call that hangs is noticed by the guard."""

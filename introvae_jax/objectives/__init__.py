@@ -11,6 +11,7 @@ from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
 
 OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE}
+WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
+import numpy as np
+
+from introvae_jax.data.source import Source
+
 Record = Mapping[str, float]
 
 PERSISTENCE = 3  # records
@@ -32,6 +36,17 @@ class Facts:
     @property
     def remedy(self) -> str:
         return REMEDIES.get(self.objective["name"], "lower the learning rate")
+
+
+def error_of_mean_image(images: Source, rows: np.ndarray) -> float:
+    """Half the squared error of the mean of images, summed over an image's values, in [0, 1]; of points likewise."""
+    total = squares = 0.0
+    for row in rows:  # one at a time: at 1024 pixels they are large
+        image = images[row[None]][0]
+        x = image / np.float64(255) if image.dtype == np.uint8 else np.float64(image)
+        total, squares = total + x, squares + x * x
+    variance = squares / len(rows) - (total / len(rows)) ** 2
+    return float(0.5 * variance.sum())
 
 
 def collapsed(records: Sequence[Record], facts: Facts) -> str | None:

@@ -15,7 +15,7 @@ from tiny_run import config, contents, resume
 
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import AGAIN, UserError
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -167,7 +167,7 @@ def test_a_file_that_stalls_ends_the_start_with_one_line(workdir, tmp_path, run_
 @pytest.mark.parametrize("name", ["a[abc]", "a\\b", "a*", "a?b", "a\udcffb"])
 def test_a_path_that_orbax_cannot_read_is_refused_before_training(tmp_path, name):
     with pytest.raises(UserError, match=r"--workdir=.*rename the directory"):
-        loop.train(config(), tmp_path / name)
+        train_loop.train(config(), tmp_path / name)
     assert not (tmp_path / name / "checkpoints").exists()
 
 

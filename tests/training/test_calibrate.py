@@ -1,7 +1,5 @@
 """Recalibrated BatchNorm statistics against moments taken directly."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,9 @@ import numpy as np
 from configs import digits as digits_config
 from introvae_jax import parallel
 from introvae_jax.data import digits, source
+from introvae_jax.experiment import Experiment
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import calibrate, run
+from introvae_jax.training import calibrate
 
 OPTIONS = {"channels": (8, 8), "z_dim": 4}
 
@@ -73,8 +72,8 @@ def test_a_run_calibrates_on_images_of_all_kinds():
     config = digits_config.get_config()
     config.checkpoint.calibration_batches = 16
     replicas = parallel.replicas(tuple(jax.devices()[:1]))
-    trained = run.Run(config, pathlib.Path(), source.open_splits(config.data), replicas)
-    rows = np.concatenate(trained._calibration_rows)
+    networks = Experiment(config, replicas).networks
+    rows = calibrate.Calibration(config, networks, source.open_splits(config.data).train).rows.ravel()
     labels = digits.load()[1][~digits.is_test()][rows]
     assert np.bincount(labels, minlength=10).min() > len(rows) / 20
     assert len(set(rows)) == len(rows)
