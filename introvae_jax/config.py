@@ -122,12 +122,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
     else:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
         _check_images(values, require)
+    objective = OBJECTIVES[values["objective.name"]]
+    objective.check(values, require)
     _check_eval(values, require)
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
         require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
-    if values["objective.name"] != "vae" and values["objective.warmup_steps"] >= values["steps"]:
+    if objective.has_warmup and values["objective.warmup_steps"] >= values["steps"]:
         warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
 
 
@@ -138,7 +140,6 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
               "data.mirror": False, "data.dequantize": False}  # fmt: skip
     for key, value in needed.items():
         require(values[key] == value, key, f"{value!r} for data.source = 'density'")
-    require(values["objective.name"] != "age", "objective.name", "another one: points on a circle cover no plane")
 
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
@@ -162,11 +163,6 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
 def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
     """What a run on images needs."""
     _check_residual(values, require)
-    age = values["objective.name"] == "age"
-    require((values["model.prior"] == "sphere") == age, "model.prior",
-            "'sphere' for objective.name = 'age', 'normal' for the others (configs/digits.py:age sets it)")  # fmt: skip
-    if age:
-        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
 
 
 def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:

@@ -14,6 +14,11 @@ OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "
 WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
 
 
+def kind(settings: Mapping[str, Any]) -> type[Objective]:
+    """The class of the objective of `settings`, a config.objective; Objective itself for one of another version."""
+    return OBJECTIVES.get(settings["name"], Objective)
+
+
 def build(name: str, settings: Mapping[str, Any]) -> Objective:
     """The objective `name` with the fields that it reads taken from `settings`. Raises KeyError for an unknown name."""
     cls = OBJECTIVES[name]

@@ -46,7 +46,7 @@ def convert(
         config = default_config()
         # Weights that were trained to the end would lose by a warm-up.
         config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
-    if config.objective.name == "age" or config.data.source == "density":
+    if config.model.prior != "normal" or config.data.source == "density":
         raise errors.UserError(f"{weights}: image networks of IntroVAE or Soft-IntroVAE; --config is of another kind")
     config_lib.validate(config)
     _require_agreement(config, needed, weights)

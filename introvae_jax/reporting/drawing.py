@@ -8,12 +8,13 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from introvae_jax import pictures, plots
+from introvae_jax import objectives, pictures, plots
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.source import Source
 from introvae_jax.errors import warn
 from introvae_jax.evaluation.scores import headlines
 from introvae_jax.model import Model
+from introvae_jax.objectives import terms
 from introvae_jax.reporting import records
 from introvae_jax.reporting.logging import NO_TERMS, Reporter
 
@@ -39,11 +40,12 @@ class Drawings:
     def curves(self) -> None:
         """curves.png of everything in metrics.jsonl."""
         found = records.read_metrics(self._workdir / "metrics.jsonl")
-        margin = self._config.objective.margin if self._config.objective.name == "introvae" else None
+        settings = self._config.objective
+        kind = objectives.kind(settings)
         scored = dict.fromkeys(name for record in found if "loss_rec" not in record for name in record)
         shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
         with self._unless_unwritable():
-            plots.curves(found, self._workdir / "curves.png", margin, shown)
+            plots.curves(found, self._workdir / "curves.png", kind.panels, kind.levels(settings), shown)
 
     @contextlib.contextmanager
     def _unless_unwritable(self) -> Iterator[None]:
@@ -86,11 +88,10 @@ def _of_density(trained: Model, real: np.ndarray) -> dict[str, Image.Image]:
 
 def _exp_elbo(trained: Model, reach: float) -> np.ndarray:
     """exp(-KL - beta * AE) at z = mu for each cell of the square, [CELLS, CELLS], rows from y = -reach up."""
-    objective = trained.config["objective"]
     ticks = np.linspace(-reach, reach, CELLS, dtype=np.float32)
     x = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     mu, logvar = trained.encode(x)
-    kl = 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
-    error = 0.5 * np.sum((trained.decode(mu, posterior=True) - x) ** 2, axis=1)
-    beta = objective["beta"] / (1.0 if objective["name"] == "introvae" else objective["beta_kl"])
-    return np.exp(-kl - beta * error).reshape(CELLS, CELLS)
+    settings = trained.config["objective"]
+    beta = objectives.kind(settings).elbo_beta(settings)
+    error = terms.reconstruction(x, trained.decode(mu, posterior=True))
+    return np.exp(-np.asarray(terms.kl(mu, logvar) + beta * error)).reshape(CELLS, CELLS)

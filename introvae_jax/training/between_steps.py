@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from introvae_jax import model, processes, progress
+from introvae_jax import model, objectives, processes, progress
 from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
@@ -48,6 +48,7 @@ class BetweenSteps:
             self.workdir, start=start, total=config.steps, batch_size=config.batch_size,
             enabled=self._is_main_process, scored=not self.owes_scores(start),
             learning_rate=self._experiment.learning_rate, pauses=self._pauses,
+            objective=objectives.kind(config.objective),
         )  # fmt: skip
         with contextlib.closing(self.reporter):
             self.reporter.say(files.introduction(self._experiment, self.splits, state, self.workdir))

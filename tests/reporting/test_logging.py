@@ -11,6 +11,9 @@ from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
 from introvae_jax.evaluation.scores import Score
+from introvae_jax.objectives.introvae import IntroVAE
+from introvae_jax.objectives.soft_introvae import SoftIntroVAE
+from introvae_jax.objectives.vae import VAE
 from introvae_jax.reporting import logging, records, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
@@ -37,7 +40,7 @@ def arrays(**terms):
 
 
 def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
-    report = reporter(tmp_path)
+    report = reporter(tmp_path, objective=IntroVAE)
     report.resume(compiles=True)
     report.collect(1, arrays(**TERMS))
     report.resume(compiles=False)
@@ -214,7 +217,7 @@ def test_grids_and_pairs_put_images_where_they_belong():
 def test_curves_of_a_single_record_show_it(tmp_path):
     """A line of one point has no length."""
     for name, found in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
-        plots.curves(found, tmp_path / name, margin=None)
+        plots.curves(found, tmp_path / name, IntroVAE.panels)
     empty, one = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("empty", "one"))
     colours = [np.ptp(picture[60:330], axis=-1).max(0) for picture in (empty, one)]  # inside the upper panels
     middle = slice(180, 380)  # of the first one, away from its legend and its axes
@@ -223,6 +226,25 @@ def test_curves_of_a_single_record_show_it(tmp_path):
 
 def test_curves_are_drawn_from_records(tmp_path):
     records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0} for s in (1, 2, 3)]
-    plots.curves(records, tmp_path / "curves.png", margin=30.0)
+    plots.curves(records, tmp_path / "curves.png", IntroVAE.panels, {"margin": 30.0})
     assert Image.open(tmp_path / "curves.png").size == (1100, 700)
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_margin_that_is_logged_takes_the_place_of_the_config_s(tmp_path):
+    """Without the term the config's margin is a level line; with it, a curve of the logged values."""
+    records = [{"step": s, "loss_rec": 10.0, "kl_real": 5.0} for s in (1, 2, 3)]
+    moving = [record | {"margin": 8.0 + record["step"]} for record in records]
+    shown = {}
+    for name, found in {"fixed": records, "moving": moving}.items():
+        for margin in (9.0, 30.0):
+            plots.curves(found, tmp_path / "curves.png", IntroVAE.panels, {"margin": margin})
+            shown[name, margin] = (tmp_path / "curves.png").read_bytes()
+    assert shown["fixed", 9.0] != shown["fixed", 30.0]
+    assert shown["moving", 9.0] == shown["moving", 30.0] != shown["fixed", 9.0]
+
+
+def test_each_objective_adds_its_terms_to_the_line():
+    record = TERMS | {"step": 1, "kimg": 0.1, "exp_elbo_rec": 0.5, "exp_elbo_fake": 0.25}
+    assert "exp(ELBO) rec 0.500 fake 0.250" in logging.summary(record, 10, 1, objective=SoftIntroVAE)
+    assert "exp(ELBO)" not in logging.summary(record, 10, 1, objective=VAE)
