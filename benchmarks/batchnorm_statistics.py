@@ -105,8 +105,8 @@ def make_passes(run: Experiment) -> Callable[[State, jax.Array], Iterable[tuple[
             state, images, decoder.z_dim, config.data.mirror, config.batch_size, run.replicas, config.data.dequantize
         )
         encode, decode = (
-            functools.partial(network.apply, {"params": player.params}, mutable="batch_stats")
-            for network, player in ((encoder, state.encoder), (decoder, state.decoder))
+            functools.partial(network.apply, {"params": part.params}, mutable="batch_stats")
+            for network, part in ((encoder, state.encoder), (decoder, state.decoder))
         )
         (mu, logvar), of_real = encode(batch.x)
         rec, of_z = decode(terms.reparameterize(mu, logvar, batch.eps))
@@ -143,7 +143,7 @@ class User:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _applied(network: nn.Module, variables: Any, x: jax.Array, stored: bool) -> Any:
-    return network.apply(variables, x, stored=stored)
+    return network.apply(variables, x, use_running_average=stored)
 
 
 def table(rows: dict[tuple[str, str], list[dict[str, float]]]) -> str:

@@ -171,7 +171,7 @@ class Model:
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: nn.Module, variables: Any, x: jax.Array) -> Any:
     """Compiled once for all models of one shape."""
-    return network.apply(variables, x, stored=True)
+    return network.apply(variables, x, use_running_average=True)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -21,9 +21,9 @@ from jax._src import distributed  # the job's key-value store has no public name
 from jax.experimental import multihost_utils
 
 from introvae_jax import errors, progress
-from introvae_jax.errors import AGAIN, UserError
+from introvae_jax.errors import EXIT_RETRY, UserError
 
-COME_TOGETHER = 300  # seconds that processes wait for each other at the start
+INIT_TIMEOUT_S = 300  # seconds that processes wait for each other at the start
 A_DAY = 86_400_000  # milliseconds
 _ALIVE = "introvae_jax/alive/"
 _meetings = itertools.count()
@@ -72,14 +72,14 @@ def start(address: str | None, count: int | None, index: int | None, *, peer_tim
     if count == 1 or (address is None and not (is_several(os.environ) or _is_worker_of_tpu_pod())):
         return
     who = f"{address}, process {index} of {count}" if address else "the processes that the environment names"
-    late = threading.Timer(COME_TOGETHER, leave, (f"{who}: not all came together in {COME_TOGETHER} s", AGAIN))
+    late = threading.Timer(INIT_TIMEOUT_S, leave, (f"{who}: not all came together in {INIT_TIMEOUT_S} s", EXIT_RETRY))
     late.daemon = True
     late.start()
     try:
         with progress.phase(f"waiting for the other processes to join ({who})"):
             jax.distributed.initialize(
                 *given, cluster_detection_method=None if address is None else "deactivate",
-                initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
+                initialization_timeout=INIT_TIMEOUT_S + 60,  # at which JAX would end the process hard
                 heartbeat_timeout_seconds=int(3 * peer_timeout) + 30, shutdown_timeout_seconds=int(peer_timeout),
             )  # fmt: skip
             if jax.default_backend() == "cpu":
@@ -129,7 +129,7 @@ def wait_for_all(purpose: str) -> None:
             with progress.phase(f"waiting for the other processes ({purpose})"):
                 distributed.global_state.client.wait_at_barrier(name, A_DAY)
         except jax.errors.JaxRuntimeError as error:
-            leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", AGAIN)
+            leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", EXIT_RETRY)
 
 
 def from_first(text: str) -> str:
@@ -140,7 +140,7 @@ def from_first(text: str) -> str:
     if jax.process_index() == 0:
         distributed.global_state.client.key_value_set(key, text)
     wait_for_all("text of process 0 written")
-    text = distributed.global_state.client.blocking_key_value_get(key, COME_TOGETHER * 1000)
+    text = distributed.global_state.client.blocking_key_value_get(key, INIT_TIMEOUT_S * 1000)
     wait_for_all("text of process 0 read")
     return text
 
@@ -211,14 +211,14 @@ class Watch(contextlib.AbstractContextManager):
 
     def leave(self, reason: str) -> None:
         """Ends the process at once, without waiting for others: there is nobody to wait for."""
-        leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", AGAIN)
+        leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", EXIT_RETRY)
 
     def _guard(self) -> None:
         """Looks at the clocks."""
         while not self._done.wait(self.BEAT):
             now, since = time.monotonic(), self._since
             if self._step_timeout and since is not None and now - since > self._step_timeout:
-                self.leave(f"{self._doing} has taken more than {self._step_timeout:g} s (--stall_timeout)")
+                self.leave(f"{self._doing} has taken more than {self._step_timeout:g} s (--step_timeout)")
             if not several():
                 continue
             if now - self._answered > self._peer_timeout:

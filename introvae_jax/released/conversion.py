@@ -72,7 +72,7 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
     def begin(params: dict[str, Any]) -> state.State:
         networks = zip(("encoder", "decoder"), experiment.optimizers, strict=True)
         return experiment.init_state().replace(
-            **{name: state.Player.create(params[name], optimizer) for name, optimizer in networks}
+            **{name: state.NetworkState.create(params[name], optimizer) for name, optimizer in networks}
         )
 
     with progress.phase("creating the state"):

@@ -20,7 +20,7 @@ from introvae_jax import bucket, disk, processes, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.checkpoints.files import PASSING
-from introvae_jax.errors import AGAIN, UserError, warn
+from introvae_jax.errors import EXIT_RETRY, UserError, warn
 from introvae_jax.experiment import Experiment
 from introvae_jax.reporting import records
 from introvae_jax.reporting.logging import NonFinite
@@ -71,7 +71,7 @@ def open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
         passing = error.errno in PASSING
         advice = "rerun the same command" if passing else "choose one that can be written"
         message = f"--workdir={workdir}: {error.strerror or error}; {advice}"
-        raise UserError(message, AGAIN if passing else 1) from error
+        raise UserError(message, EXIT_RETRY if passing else 1) from error
 
 
 def restore_or_init(
@@ -218,7 +218,9 @@ def error_exits(
             raise UserError(f"{error}: stopped (config.log.stop_on_collapse), {last}") from error
         except OSError as error:
             message = f"{error.filename or workdir}: {error.strerror or error}: stopped, {last_good(checkpoints)}"
-            raise UserError(message, AGAIN if bucket.is_bucket(workdir) else 1) from error  # a bucket may come back
+            raise UserError(
+                message, EXIT_RETRY if bucket.is_bucket(workdir) else 1
+            ) from error  # a bucket may come back
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 advice = memory.out_of_memory(experiment.config, experiment.replicas)

@@ -11,7 +11,7 @@ from introvae_jax import parallel
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.experiment import Experiment
-from introvae_jax.planning import compiled_step, job, report, target
+from introvae_jax.planning import compiled_step, planner, report, target
 from introvae_jax.training import memory
 
 
@@ -24,7 +24,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def planned(config):
-    return job.plan(config, "tiny")
+    return planner.plan(config, "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def trained(config):
 
 def test_parameters_are_those_of_the_run(planned, trained):
     state = trained[0]
-    sizes = [sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.encoder, state.decoder)]
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in (state.encoder, state.decoder)]
     assert list(planned.parameters) == sizes
 
 

@@ -197,7 +197,7 @@ def test_contradictions_are_refused(given, message):
 
 def test_a_process_that_is_left_alone_says_so(one_device):
     script = (
-        "from introvae_jax import processes\nprocesses.COME_TOGETHER = 2\n"
+        "from introvae_jax import processes\nprocesses.INIT_TIMEOUT_S = 2\n"
         f"processes.start('localhost:{portpicker.pick_unused_port()}', 2, 1, peer_timeout=10)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
@@ -218,6 +218,6 @@ def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
                           timeout=50, check=False)  # fmt: skip
     assert done.returncode == 75
     assert done.stderr == (
-        "introvae_jax: error: step 31 has taken more than 1 s (--stall_timeout): stopped, the last good checkpoint is "
+        "introvae_jax: error: step 31 has taken more than 1 s (--step_timeout): stopped, the last good checkpoint is "
         "step 30 in RUN; the same command goes on from there\n"
     )
