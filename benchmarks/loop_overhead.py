@@ -18,7 +18,7 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors, parallel, processes
+from introvae_jax import errors, parallel
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.experiment import Experiment
@@ -29,6 +29,7 @@ from introvae_jax.training.feed import Feed, Step
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
 from introvae_jax.training.train_loop import TrainLoop
+from introvae_jax.training.watch import Watch
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Stretches of each.", lower_bound=3)
@@ -85,7 +86,7 @@ def main(_) -> None:
         workdir = pathlib.Path(folder)
         experiment, splits = Experiment(config, parallel.replicas()), source.open_splits(config.data)
         steps = {phase: experiment.make_step(phase[0], beta=phase[1]) for phase in experiment.phases}
-        with processes.Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
+        with Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
             stop = StopRequest()
             between = BetweenSteps(experiment, splits, workdir, checkpoints, None, stop, watch)
             loop = InterruptedLoop(experiment, steps, between, stop, watch, Trace())

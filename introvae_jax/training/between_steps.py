@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from introvae_jax import model, objectives, processes, progress
+from introvae_jax import model, objectives, progress
 from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
@@ -19,6 +19,7 @@ from introvae_jax.training.calibrate import Calibration, Statistics
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+from introvae_jax.training.watch import Watch
 
 MEAN_OF = 128  # images behind the error of the mean image
 
@@ -28,7 +29,7 @@ class BetweenSteps:
 
     def __init__(
         self, experiment: Experiment, splits: source.Splits, workdir: pathlib.Path, checkpoints: Checkpoints,
-        scoring: Scoring | None, stop: StopRequest, watch: processes.Watch,
+        scoring: Scoring | None, stop: StopRequest, watch: Watch,
     ):  # fmt: skip
         self.splits, self.workdir = splits, workdir
         self._experiment, self._config, self._checkpoints = experiment, experiment.config, checkpoints

@@ -26,6 +26,7 @@ from introvae_jax.reporting import records
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.training import memory
 from introvae_jax.training.state import State
+from introvae_jax.training.watch import Watch
 
 
 class Collapsed(Exception):
@@ -37,7 +38,7 @@ class Collapsed(Exception):
 
 
 @contextlib.contextmanager
-def exclusive(workdir: pathlib.Path, watch: processes.Watch) -> Iterator[None]:
+def exclusive(workdir: pathlib.Path, watch: Watch) -> Iterator[None]:
     """While entered, no other job uses the work directory, all processes of this one see it, and `watch` runs.
 
     Process 0 holds the lock for all processes of its job. A bucket has no locks. Raises UserError if another job is
@@ -204,7 +205,7 @@ def roll_back(
 
 @contextlib.contextmanager
 def error_exits(
-    experiment: Experiment, checkpoints: Checkpoints, workdir: pathlib.Path, watch: processes.Watch
+    experiment: Experiment, checkpoints: Checkpoints, workdir: pathlib.Path, watch: Watch
 ) -> Iterator[None]:
     """While entered, an error of the run becomes a UserError that names the last good checkpoint. Closes them."""
     watch.keep(last_good(checkpoints))

@@ -14,7 +14,7 @@ import jax
 import ml_collections
 
 from introvae_jax import config as config_lib
-from introvae_jax import disk, parallel, processes, progress
+from introvae_jax import disk, parallel, progress
 from introvae_jax.data import source
 from introvae_jax.experiment import Experiment
 from introvae_jax.reporting import files
@@ -26,6 +26,7 @@ from introvae_jax.training.resume import Rollbacks
 from introvae_jax.training.scoring import Scoring
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+from introvae_jax.training.watch import Watch
 
 Phase = tuple[str, float]  # objective and beta
 
@@ -58,7 +59,7 @@ def train(
         splits = source.open_splits(config.data)
     experiment = Experiment(config, replicas)
     steps = {(name, beta): experiment.make_step(name, beta=beta) for name, beta in experiment.phases}  # step.py
-    stop, watch = StopRequest(), processes.Watch(peer_timeout, step_timeout)
+    stop, watch = StopRequest(), Watch(peer_timeout, step_timeout)
     with progress.phase("preparing the metrics"):
         scoring = Scoring(config, splits, str(workdir), stop) if config.eval.every else None
     with resume.exclusive(workdir, watch):
@@ -93,7 +94,7 @@ class TrainLoop:
     steps: Mapping[Phase, feed.Step]
     between: BetweenSteps
     stop: StopRequest
-    watch: processes.Watch
+    watch: Watch
     trace: Trace
 
     def run(self, state: State) -> bool:

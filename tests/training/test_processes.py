@@ -209,7 +209,7 @@ def test_a_process_that_is_left_alone_says_so(one_device):
 def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
     """As a read from a dead disk would hang."""
     script = (
-        "import time\nfrom introvae_jax.processes import Watch\n"
+        "import time\nfrom introvae_jax.training.watch import Watch\n"
         "with Watch(peer_timeout=5, step_timeout=1) as watch:\n"
         "    watch.keep('the last good checkpoint is step 30 in RUN')\n"
         "    with watch.expecting('step 31'):\n        time.sleep(60)\n"
