@@ -58,7 +58,8 @@ def train(
     with progress.phase("opening the images"):
         splits = source.open_splits(config.data)
     experiment = Experiment(config, replicas)
-    steps = {(name, beta): experiment.make_step(name, beta=beta) for name, beta in experiment.phases}  # step.py
+    # step(state, images) -> (state, terms) is Algorithm 1, training/step.py; one for each phase.
+    steps = {(name, beta): experiment.make_step(name, beta=beta) for name, beta in experiment.phases}
     stop, watch = StopRequest(), Watch(peer_timeout, step_timeout)
     with progress.phase("preparing the metrics"):
         scoring = Scoring(config, splits, str(workdir), stop) if config.eval.every else None
