@@ -87,9 +87,8 @@ def main(_) -> None:
         experiment, splits = Experiment(config, parallel.replicas()), source.open_splits(config.data)
         steps = {phase: experiment.make_step(phase[0], beta=phase[1]) for phase in experiment.phases}
         with Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
-            stop = StopRequest()
-            between = BetweenSteps(experiment, splits, workdir, checkpoints, None, stop, watch)
-            loop = InterruptedLoop(experiment, steps, between, stop, watch, Trace())
+            between = BetweenSteps(experiment, splits, workdir, checkpoints, None, watch)
+            loop = InterruptedLoop(experiment, steps, between, StopRequest(), watch, Trace())
             loop.run(experiment.replicas.replicate(jax.jit(experiment.init_state)()))
     seconds = loop.feed.seconds
     ratios = [loop / bare for loop, bare in zip(seconds["loop"], seconds["bare"], strict=True)]

@@ -18,7 +18,6 @@ from introvae_jax.training import intervals, resume
 from introvae_jax.training.calibrate import Calibration, Statistics
 from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
-from introvae_jax.training.stop import StopRequest
 from introvae_jax.training.watch import Watch
 
 MEAN_OF = 128  # images behind the error of the mean image
@@ -29,11 +28,11 @@ class BetweenSteps:
 
     def __init__(
         self, experiment: Experiment, splits: source.Splits, workdir: pathlib.Path, checkpoints: Checkpoints,
-        scoring: Scoring | None, stop: StopRequest, watch: Watch,
+        scoring: Scoring | None, watch: Watch,
     ):  # fmt: skip
         self.splits, self.workdir = splits, workdir
         self._experiment, self._config, self._checkpoints = experiment, experiment.config, checkpoints
-        self._scoring, self._stop, self._watch = scoring, stop, watch
+        self._scoring, self._watch = scoring, watch
         self._calibration = Calibration(self._config, experiment.networks, splits.train)
         self._drawings = Drawings(self._config, workdir)
         self._is_main_process = jax.process_index() == 0

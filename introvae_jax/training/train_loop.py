@@ -68,7 +68,7 @@ def train(
             checkpoints = resume.open_checkpoints(workdir, config.checkpoint.keep)
             restore = functools.partial(resume.restore_or_init, experiment, splits.identity, checkpoints, workdir)
             state = restore(allow_restart)
-        between = BetweenSteps(experiment, splits, workdir, checkpoints, scoring, stop, watch)
+        between = BetweenSteps(experiment, splits, workdir, checkpoints, scoring, watch)
         if between.is_done(int(state.step)):
             if jax.process_index() == 0:
                 print(f"{workdir}: already trained to step {int(state.step)}; a higher --config.steps trains on")
