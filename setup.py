@@ -35,7 +35,7 @@ setuptools.setup(
         "flax>=0.12",
         "grain>=0.2.12",
         "importlib_resources>=6.0",  # tensorflow-datasets wants it and does not say so
-        "jax>=0.10.2",
+        "jax>=0.10.2,<0.13",  # pmap is in maintenance mode: newer versions are tested first
         "matplotlib>=3.8.4",
         "ml-collections>=1.0",
         "numpy>=2.0",
@@ -59,6 +59,7 @@ setuptools.setup(
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "import-linter>=2.17",
             *PREPARE,
             *AVATARS,
             *LPIPS,

@@ -17,11 +17,11 @@ import jax
 import ml_collections
 
 from benchmarks import ablation_variants
-from introvae_jax import errors
+from introvae_jax import errors, parallel
 from introvae_jax.data import source
+from introvae_jax.experiment import Experiment
 from introvae_jax.reporting.logging import NonFinite
-from introvae_jax.training import loop, parallel
-from introvae_jax.training.run import Run
+from introvae_jax.training import feed, train_loop
 
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")
 _OUT = flags.DEFINE_string("out", "runs/ablation", "Folder of the runs.")
@@ -64,7 +64,7 @@ def train(name: str, seed: int, cost: float, out: pathlib.Path) -> None:
         return
     since = time.monotonic()
     try:
-        loop.train(config_of(name, seed, cost), workdir)
+        train_loop.train(config_of(name, seed, cost), workdir)
     except errors.UserError as error:
         if not isinstance(error.__cause__, NonFinite):
             raise
@@ -97,14 +97,15 @@ def relative_costs(names: list[str], path: pathlib.Path) -> dict[str, float]:
 def _stepper(name: str):
     """A function that takes TIMED_STEPS steps of a variant, compiled before."""
     config = ablation_variants.config(_ON.value, name)
-    run = Run(config, pathlib.Path(), source.open_splits(config.data), parallel.replicas())
-    feed, state = run.make_feed(0), run.replicas.replicate(run.fresh_state())
-    feed.use(run.make_step(config.objective.name))
+    experiment, train = Experiment(config, parallel.replicas()), source.open_splits(config.data).train
+    state = experiment.replicas.replicate(experiment.init_state())
+    batches = feed.create(config, train, experiment.replicas)
+    batches.use(experiment.make_step(config.objective.name))
 
     def advance() -> None:
         nonlocal state
         for _ in range(TIMED_STEPS):
-            state, terms = feed.advance(state, 1)
+            state, terms = batches.advance(state, 1)
         jax.block_until_ready(terms)
 
     advance()

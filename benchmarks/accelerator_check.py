@@ -22,9 +22,8 @@ import numpy as np
 import optax
 
 import introvae_jax
-from introvae_jax import errors, objectives
+from introvae_jax import errors, objectives, parallel
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 

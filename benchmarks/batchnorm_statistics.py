@@ -22,17 +22,17 @@ import jax
 import numpy as np
 
 from benchmarks import ablation_variants
-from introvae_jax import errors, model, pictures
+from introvae_jax import errors, model, parallel, pictures
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import loader, source
 from introvae_jax.evaluation import requests, subjects
 from introvae_jax.evaluation.comparing import Comparison
 from introvae_jax.evaluation.views import Views
+from introvae_jax.experiment import Experiment
 from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
-from introvae_jax.training import calibrate, parallel
+from introvae_jax.training import calibrate
 from introvae_jax.training import step as step_lib
-from introvae_jax.training.run import Run
 from introvae_jax.training.state import State
 
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")
@@ -58,13 +58,13 @@ def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
     """The figures of one run, by statistics and weights."""
     config = ablation_variants.config(_ON.value, "base")
     config.seed = int(workdir.name.rpartition("_")[2])
-    run = Run(config, workdir, source.open_splits(config.data), parallel.replicas())
+    run, splits = Experiment(config, parallel.replicas()), source.open_splits(config.data)
     checkpoints = Checkpoints(workdir)
-    state = checkpoints.restore_state(config.steps, run.replicas.replicate(jax.jit(run.fresh_state)()))
-    state, running = trained_on(run, state)
-    recalibrated = run.statistics(state, "ema", "raw")
+    state = checkpoints.restore_state(config.steps, run.replicas.replicate(jax.jit(run.init_state)()))
+    state, running = trained_on(run, splits.train, state)
+    recalibrated = calibrate.Calibration(config, run.networks, splits.train).statistics(state, "ema", "raw")
     data = config.data.to_dict()
-    real = subjects.of_split(run.splits, "train", "real", data, 0)
+    real = subjects.of_split(splits, "train", "real", data, 0)
     comparison = Comparison(requests.parse(METRICS)[0], real, real.shape, Views(), batch_size=BATCH)
     found = {}
     for weights in ("ema", "raw"):
@@ -73,18 +73,18 @@ def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
         for name, statistics in {"running": running, "recalibrated": recalibrated[weights], "batch": None}.items():
             user = User(run, params, statistics)
             figures = {score.name: score.value for score in comparison.score(user.samples)}
-            held_out = run.splits.test[np.arange(min(len(run.splits.test), 448))]
+            held_out = splits.test[np.arange(min(len(splits.test), 448))]
             errors_ = [reconstruction.errors(x / 255.0, user.reconstruct(x)) for x in np.split(held_out, 7)]
             figures["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
             found[name, weights] = {k: v for k, v in figures.items() if not k.startswith("swd1000_")}
     return found
 
 
-def trained_on(run: Run, state: State) -> tuple[State, calibrate.Statistics]:
+def trained_on(run: Experiment, train: source.Source, state: State) -> tuple[State, calibrate.Statistics]:
     """The state after STEPS more steps, and the running averages that their passes leave behind."""
     config, running = run.config, {}
     images = loader.batches(
-        run.splits.train, batch_size=config.batch_size, seed=config.seed, start=int(state.step)
+        train, batch_size=config.batch_size, seed=config.seed, start=int(state.step)
     )  # fmt: skip
     step, passes = jax.jit(run.make_step(config.objective.name)), make_passes(run)
     for _ in range(STEPS):
@@ -96,7 +96,7 @@ def trained_on(run: Run, state: State) -> tuple[State, calibrate.Statistics]:
     return state, {**running, "decoder_rec": running["decoder"]}
 
 
-def make_passes(run: Run) -> Callable[[State, jax.Array], Iterable[tuple[str, Any]]]:
+def make_passes(run: Experiment) -> Callable[[State, jax.Array], Iterable[tuple[str, Any]]]:
     """(state, images) -> the moments of each pass of a step, in the order in which they are made."""
     config, (encoder, decoder) = run.config, run.networks
 
@@ -105,8 +105,8 @@ def make_passes(run: Run) -> Callable[[State, jax.Array], Iterable[tuple[str, An
             state, images, decoder.z_dim, config.data.mirror, config.batch_size, run.replicas, config.data.dequantize
         )
         encode, decode = (
-            functools.partial(network.apply, {"params": player.params}, mutable="batch_stats")
-            for network, player in ((encoder, state.encoder), (decoder, state.decoder))
+            functools.partial(network.apply, {"params": part.params}, mutable="batch_stats")
+            for network, part in ((encoder, state.encoder), (decoder, state.decoder))
         )
         (mu, logvar), of_real = encode(batch.x)
         rec, of_z = decode(terms.reparameterize(mu, logvar, batch.eps))
@@ -121,7 +121,7 @@ def make_passes(run: Run) -> Callable[[State, jax.Array], Iterable[tuple[str, An
 class User:
     """Samples and reconstructions of a model with given statistics; None for those of each batch."""
 
-    def __init__(self, run: Run, params: tuple[Any, Any], statistics: calibrate.Statistics | None):
+    def __init__(self, run: Experiment, params: tuple[Any, Any], statistics: calibrate.Statistics | None):
         found = statistics or {}
         self._model = model.Model.create(run.config, *params, found, step=0, weights="", batch_size=BATCH)
         self._networks, self._stored = run.networks, statistics is not None
@@ -143,7 +143,7 @@ class User:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _applied(network: nn.Module, variables: Any, x: jax.Array, stored: bool) -> Any:
-    return network.apply(variables, x, stored=stored)
+    return network.apply(variables, x, use_running_average=stored)
 
 
 def table(rows: dict[tuple[str, str], list[dict[str, float]]]) -> str:

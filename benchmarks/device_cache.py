@@ -1,4 +1,4 @@
-"""Steps a second with streamed images and with data.cache=device, in turn on the same run.
+"""Steps a second with streamed images and with data.cache=device, in turn on the same experiment.
 
     python -m benchmarks.device_cache --config=configs/digits.py
     python -m benchmarks.device_cache --config=configs/avatars.py:32      # after preparing it
@@ -7,7 +7,6 @@ A round is --steps of the run's objective, as the loop takes them: one at a time
 their way, or gathered on the device, on accelerators in one scan. --at_once shows what a scan does elsewhere.
 """
 
-import pathlib
 import statistics
 import time
 
@@ -16,10 +15,10 @@ import jax
 from ml_collections import config_flags
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors
+from introvae_jax import errors, parallel
 from introvae_jax.data import source
-from introvae_jax.training import parallel
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment
+from introvae_jax.training import feed
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment to time.")
 _STEPS = flags.DEFINE_integer("steps", 100, "Steps of a round.", lower_bound=1)
@@ -30,20 +29,21 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of each, after one that comp
 def main(_) -> None:
     config = _CONFIG.value
     config_lib.validate(config)
-    run = Run(config, pathlib.Path(), source.open_splits(config.data), parallel.replicas())
+    replicas = parallel.replicas()
+    experiment, train = Experiment(config, replicas), source.open_splits(config.data).train
     feeds, states, seconds = {}, {}, {}
     for cache in config_lib.CACHES:
         config.data.cache = cache
-        feeds[cache] = run.make_feed(0)
-        feeds[cache].use(run.make_step(config.objective.name))
-        states[cache], seconds[cache] = run.replicas.replicate(run.fresh_state()), []
+        feeds[cache] = feed.create(config, train, replicas)
+        feeds[cache].use(experiment.make_step(config.objective.name))
+        states[cache], seconds[cache] = replicas.replicate(experiment.init_state()), []
     for number in range(_ROUNDS.value + 1):
-        for cache, feed in feeds.items():
-            longest = (_AT_ONCE.value if cache == "device" else 0) or feed.longest
+        for cache, batches in feeds.items():
+            longest = (_AT_ONCE.value if cache == "device" else 0) or batches.longest
             start, left = time.perf_counter(), _STEPS.value
             while left:
                 count = min(longest, left)
-                states[cache], terms = feed.advance(states[cache], count)
+                states[cache], terms = batches.advance(states[cache], count)
                 left -= count
             jax.block_until_ready(terms)
             if number:
@@ -52,7 +52,7 @@ def main(_) -> None:
     ratios = [a / b for a, b in zip(seconds["host"], seconds["device"], strict=True)]
     print(
         f"| {config.data.size}x{config.data.size}x{config.data.channels}, batch {config.batch_size} "
-        f"| {run.replicas.count} x {run.replicas.local[0].device_kind} | {rates['host']:.1f} | {rates['device']:.1f} "
+        f"| {replicas.count} x {replicas.local[0].device_kind} | {rates['host']:.1f} | {rates['device']:.1f} "
         f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
     )
 

@@ -26,7 +26,7 @@ from benchmarks import digits_classifier
 from configs import digits as digits_config
 from introvae_jax import errors, model
 from introvae_jax.data import digits
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 _OUT = flags.DEFINE_string("out", "runs/digits_quality", "Folder of the runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
@@ -58,7 +58,7 @@ def score_run(name: str, seed: int, judge: Callable[[np.ndarray], np.ndarray]) -
     config = digits_config.get_config()
     config.objective.name, config.seed = name, seed
     workdir, since = pathlib.Path(_OUT.value, f"{name}_{seed}"), time.monotonic()
-    loop.train(config, workdir)
+    train_loop.train(config, workdir)
     minutes = round((time.monotonic() - since) / 60, 1)
 
     trained = model.load(workdir)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.loop_overhead --config=configs/digits.py
 
-Stretches of a real run, as training/session.py takes them (its log included, no pictures or checkpoints), and as many
+Stretches of a real run, as training/train_loop.py takes them (with its log, no pictures or checkpoints), and as many
 bare steps of the same compiled program on one batch that is there already, in turn.
 """
 
@@ -18,17 +18,18 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors, processes
+from introvae_jax import errors, parallel
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
+from introvae_jax.experiment import Experiment
 from introvae_jax.objectives.base import Terms
 from introvae_jax.reporting.tracing import Trace
-from introvae_jax.training import parallel
+from introvae_jax.training.between_steps import BetweenSteps
 from introvae_jax.training.feed import Feed, Step
-from introvae_jax.training.run import Run
-from introvae_jax.training.session import Session
 from introvae_jax.training.state import State
 from introvae_jax.training.stop import StopRequest
+from introvae_jax.training.train_loop import TrainLoop
+from introvae_jax.training.watch import Watch
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Stretches of each.", lower_bound=3)
@@ -38,11 +39,11 @@ _STEPS = flags.DEFINE_integer("steps", 200, "Of a stretch.", lower_bound=10)
 class Interrupted:
     """A run's feed that takes as many bare steps after each stretch of `steps`; `seconds` of both, round by round."""
 
-    def __init__(self, feed: Feed, run: Run, steps: int):
+    def __init__(self, feed: Feed, run: Experiment, train: source.Source, steps: int):
         self._feed, self._steps, self._taken, self._since = feed, steps, 0, 0.0
         self.longest, self.seconds = min(feed.longest, steps), {"loop": [], "bare": []}
         self._mapped = run.replicas.map(run.make_step(run.config.objective.name))
-        self._batch = run.replicas.split(run.splits.train[np.arange(run.config.batch_size)])
+        self._batch = run.replicas.split(train[np.arange(run.config.batch_size)])
 
     def use(self, step: Step) -> None:
         self._feed.use(step)
@@ -67,11 +68,11 @@ class Interrupted:
         return state
 
 
-class InterruptedRun(Run):
-    """A run whose feed is `Interrupted`."""
+class InterruptedLoop(TrainLoop):
+    """A loop whose feed is `Interrupted`."""
 
     def make_feed(self, start: int) -> Interrupted:
-        self.feed = Interrupted(super().make_feed(start), self, _STEPS.value)
+        self.feed = Interrupted(super().make_feed(start), self.experiment, self.between.splits.train, _STEPS.value)
         return self.feed
 
 
@@ -83,11 +84,13 @@ def main(_) -> None:
     config_lib.validate(config)
     with tempfile.TemporaryDirectory(prefix="introvae_jax_") as folder:
         workdir = pathlib.Path(folder)
-        run = InterruptedRun(config, workdir, source.open_splits(config.data), parallel.replicas())
-        with processes.Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
-            session = Session(run, checkpoints, None, StopRequest(), watch, Trace())
-            session.advance(run.replicas.replicate(jax.jit(run.fresh_state)()))
-    seconds = run.feed.seconds
+        experiment, splits = Experiment(config, parallel.replicas()), source.open_splits(config.data)
+        steps = {phase: experiment.make_step(phase[0], beta=phase[1]) for phase in experiment.phases}
+        with Watch(60, 0) as watch, contextlib.closing(Checkpoints(workdir, 1)) as checkpoints:
+            between = BetweenSteps(experiment, splits, workdir, checkpoints, None, watch)
+            loop = InterruptedLoop(experiment, steps, between, StopRequest(), watch, Trace())
+            loop.run(experiment.replicas.replicate(jax.jit(experiment.init_state)()))
+    seconds = loop.feed.seconds
     ratios = [loop / bare for loop, bare in zip(seconds["loop"], seconds["bare"], strict=True)]
     bare = statistics.median(seconds["bare"]) / _STEPS.value
     print(f"| bare step, ms | loop / bare, {len(ratios)} stretches of {_STEPS.value} |")

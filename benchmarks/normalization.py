@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import default, digits
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
+from introvae_jax.experiment import Experiment
 from introvae_jax.nets import layers
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
 
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "How often each step is timed.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 4, "Steps of a round.", lower_bound=1)
@@ -74,10 +73,10 @@ def prepare(config, moments, normalize):
     here = layers.moments, layers.normalize
     layers.moments, layers.normalize = moments, normalize
     replicas = parallel.replicas((jax.devices()[0],))
-    run = program.run_without_images(config, replicas)
+    run = Experiment(config, replicas)
     shape = (config.batch_size, *model.example_shape(config))
     images = replicas.split(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    step, state = replicas.map(run.make_step("introvae")), [replicas.replicate(jax.jit(run.fresh_state)())]
+    step, state = replicas.map(run.make_step("introvae")), [replicas.replicate(jax.jit(run.init_state)())]
 
     def take(count: int) -> None:
         for _ in range(count):

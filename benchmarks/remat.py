@@ -19,9 +19,8 @@ import ml_collections
 import numpy as np
 
 from configs import default
-from introvae_jax import errors, model
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
+from introvae_jax import errors, model, parallel
+from introvae_jax.experiment import Experiment
 
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
 _CHANNELS = flags.DEFINE_list("channels", ["16", "32", "64", "128"], "Channels of the networks.")
@@ -47,10 +46,10 @@ class Step:
 
     def __init__(self, config: ml_collections.ConfigDict):
         replicas = parallel.replicas((jax.devices()[0],))
-        run = program.run_without_images(config, replicas)
+        run = Experiment(config, replicas)
         shape = (config.batch_size, *model.example_shape(config))
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        self._state = replicas.replicate(jax.jit(run.fresh_state)())
+        self._state = replicas.replicate(jax.jit(run.init_state)())
         self._images = replicas.split(images)
         self.program = replicas.map(run.make_step(config.objective.name)).lower(self._state, self._images).compile()
         self._state = jax.block_until_ready(self.program(self._state, self._images)[0])

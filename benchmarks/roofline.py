@@ -24,10 +24,10 @@ from ml_collections import config_flags
 
 from benchmarks import peaks
 from introvae_jax import config as config_lib
-from introvae_jax import errors, model
+from introvae_jax import errors, model, parallel
+from introvae_jax.experiment import Experiment
 from introvae_jax.nets.layers import Norm
-from introvae_jax.planning import chips, program
-from introvae_jax.training import parallel
+from introvae_jax.planning import chips
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment.")
 _CHIP = flags.DEFINE_string("chip", "", "One of introvae_jax.plan's chips, instead of this device.")
@@ -90,7 +90,7 @@ def device(dtype: str) -> tuple[str, float, float]:
 
 def layers(config: ml_collections.ConfigDict) -> list[Layer]:
     """Every convolution, dense layer and norm of both networks, in the order in which they are called."""
-    run = program.run_without_images(config, parallel.Replicas((jax.devices()[0],), 1))
+    run = Experiment(config, parallel.Replicas((jax.devices()[0],), 1))
     width = jnp.dtype(config.model.dtype).itemsize
     found: list[Layer] = []
     shapes = (config.batch_size, *model.example_shape(config)), (config.batch_size, config.model.z_dim)

@@ -113,7 +113,7 @@ def soak(scene: soak_faults.Scene) -> list[tuple[soak_faults.Fault, float, int, 
         print(f"{len(rows)}: {fault.title} at step {step}: {rows[-1][1:]}", file=sys.stderr, flush=True)
     _advance(job, _settle(job) + 10)
     job.signal(0, signal.SIGTERM)
-    if job.wait(BOUND) or set(job.statuses()) != {errors.AGAIN}:
+    if job.wait(BOUND) or set(job.statuses()) != {errors.EXIT_RETRY}:
         raise Broken(f"SIGTERM at the end: {job.statuses()}, {job.said()}")
     return rows
 
@@ -143,7 +143,7 @@ def _ended(job: Job, fault: soak_faults.Fault, since: float) -> tuple[float, str
     seconds = time.monotonic() - since
     _require(not left, job, f"had not ended {BOUND:g} s after: {fault.title}")
     job.kill()
-    allowed = {errors.AGAIN, -signal.SIGKILL, -signal.SIGABRT, *fault.spared}
+    allowed = {errors.EXIT_RETRY, -signal.SIGKILL, -signal.SIGABRT, *fault.spared}
     _require(set(job.statuses()) <= allowed, job, f"ended with {job.statuses()} after: {fault.title}")
     said = [line for line in job.said() if ": warning: " not in line]  # which are about what was before
     _require(not any(line.startswith("Traceback") for line in said), job, f"left a traceback after: {fault.title}")

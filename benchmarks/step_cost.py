@@ -22,9 +22,8 @@ import ml_collections
 import numpy as np
 
 from configs import default
-from introvae_jax import disk, errors, model
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
+from introvae_jax import disk, errors, model, parallel
+from introvae_jax.experiment import Experiment
 
 _OUT = flags.DEFINE_string("out", "runs/step_cost.png", "The plot; the table is printed.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often every variant takes its turn.", lower_bound=3)
@@ -78,8 +77,8 @@ def stepper(batch: int, size: int, devices: int) -> Callable[[], None]:
     """Takes one step and waits for it; compiled at its first call."""
     replicas = parallel.replicas(tuple(jax.devices()[:devices]))
     config = config_of(batch, size)
-    run = program.run_without_images(config, replicas)
-    mapped, carried = replicas.map(run.make_step("introvae")), [replicas.replicate(jax.jit(run.fresh_state)())]
+    run = Experiment(config, replicas)
+    mapped, carried = replicas.map(run.make_step("introvae")), [replicas.replicate(jax.jit(run.init_state)())]
     shape = (batch, *model.example_shape(config))
     images = replicas.split(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 

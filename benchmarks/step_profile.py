@@ -19,10 +19,9 @@ from ml_collections import config_flags
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import errors
+from introvae_jax import errors, parallel
 from introvae_jax.data import source
-from introvae_jax.training import parallel
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment to profile.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps to trace, after two that compile and warm up.", lower_bound=1)
@@ -31,9 +30,9 @@ _STEPS = flags.DEFINE_integer("steps", 10, "Steps to trace, after two that compi
 def main(_) -> None:
     config = _CONFIG.value
     config_lib.validate(config)
-    run = Run(config, pathlib.Path(), source.open_splits(config.data), parallel.replicas())
-    state = run.replicas.replicate(run.fresh_state())
-    images = run.replicas.split(run.splits.train[np.arange(config.batch_size)])
+    run, train = Experiment(config, parallel.replicas()), source.open_splits(config.data).train
+    state = run.replicas.replicate(run.init_state())
+    images = run.replicas.split(train[np.arange(config.batch_size)])
     warmup, step = (run.replicas.map(run.make_step(name)) for name in ("vae", config.objective.name))
     program = step.lower(state, images).compile().as_text()
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from benchmarks import torch_introvae
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.released import mapping
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
@@ -56,8 +55,8 @@ def test_three_steps_equal_ours(tuned, monkeypatch):
         optimizers = (optax.adam(RATE), optax.adam(RATE))
         state = state_lib.create(jax.random.key(0), *ours, optimizers, images.shape[1:])
         state = state.replace(
-            encoder=state_lib.Player.create(params["encoder"], optimizers[0]),
-            decoder=state_lib.Player.create(params["decoder"], optimizers[1]),
+            encoder=state_lib.NetworkState.create(params["encoder"], optimizers[0]),
+            decoder=state_lib.NetworkState.create(params["decoder"], optimizers[1]),
         )
         objective = objectives.build("introvae", {**WEIGHTS, "hinge": "batch"})
         step = jax.jit(

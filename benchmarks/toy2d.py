@@ -22,15 +22,14 @@ import numpy as np
 
 from configs import toy2d
 from introvae_jax import config as config_lib
-from introvae_jax import errors, pictures, plots
+from introvae_jax import errors, parallel, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.data.densities import DENSITIES
+from introvae_jax.experiment import Experiment
 from introvae_jax.metrics import density2d
 from introvae_jax.objectives.introvae import HINGES
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
-from introvae_jax.training.run import Run
 
 _OUT = flags.DEFINE_string("out", "runs/toy2d", "Folder of pictures.")
 _JOB = flags.DEFINE_enum("job", "small", sorted(toy2d.JOBS), "Sizes and steps.")
@@ -77,22 +76,22 @@ def main(_) -> None:
         print(table(cells))
 
 
-def make_run(argument: str) -> Run:
-    """The run of `configs/toy2d.py:argument` on one device."""
+def make_run(argument: str) -> Experiment:
+    """The experiment of `configs/toy2d.py:argument` on one device."""
     config = toy2d.get_config(argument)
     if _STEPS.value:
         config.steps = _STEPS.value
     config_lib.validate(config)
     device = parallel.replicas(tuple(jax.devices()[:1]))
-    return Run(config, pathlib.Path(), source.open_splits(config.data), device)
+    return Experiment(config, device)
 
 
-def train(run: Run, seeds: np.ndarray, **settings: np.ndarray) -> state_lib.State:
+def train(run: Experiment, seeds: np.ndarray, **settings: np.ndarray) -> state_lib.State:
     """The last states of a run for each of `seeds` [K], in one program; a leading axis of K.
 
     settings: values [K] of the objective, where they differ from the config's.
     """
-    config, train_points = run.config, jnp.asarray(run.splits.train)
+    config, train_points = run.config, jnp.asarray(source.open_splits(run.config.data).train)
     shape = train_points.shape[1:]
 
     def steps(state: state_lib.State, count: int, name: str, **changes: jax.Array) -> state_lib.State:
@@ -116,7 +115,7 @@ def train(run: Run, seeds: np.ndarray, **settings: np.ndarray) -> state_lib.Stat
     return jax.block_until_ready(whole(seeds, settings))
 
 
-def draw(run: Run, states: state_lib.State, num: int) -> np.ndarray:
+def draw(run: Experiment, states: state_lib.State, num: int) -> np.ndarray:
     """`num` samples of each state's averaged decoder, [states, num, 2]."""
     decoder = run.networks[1]
     z = jax.random.normal(jax.random.key(0), (num, decoder.z_dim))

@@ -36,10 +36,9 @@ import numpy as np
 
 from benchmarks import peaks
 from configs import celebahq, default, digits, toy2d
-from introvae_jax import errors, model
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
-from introvae_jax.training.run import Run
+from introvae_jax import errors, model, parallel
+from introvae_jax.experiment import Experiment
+from introvae_jax.planning import compiled_step
 from introvae_jax.training.step import UPDATE_ORDERS
 
 try:
@@ -123,13 +122,13 @@ def measure(job: str, config: ml_collections.ConfigDict, device: str, peak: floa
 def our_steps(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Steps, dict[str, Any]]:
     """The compiled step on a resident batch, and what its compiler says of it."""
     replicas = parallel.replicas((jax.devices()[0],))
-    run = program.run_without_images(config, replicas)
-    carried = {"state": replicas.replicate(jax.jit(run.fresh_state)())}
+    run = Experiment(config, replicas)
+    carried = {"state": replicas.replicate(jax.jit(run.init_state)())}
     resident = replicas.split(batch)
     mapped = replicas.map(run.make_step("introvae"))
     since = time.perf_counter()
     compiled = mapped.lower(carried["state"], resident).compile()
-    told = program.describe(compiled, config.batch_size, batch.nbytes, time.perf_counter() - since)
+    told = compiled_step.describe(compiled, config.batch_size, batch.nbytes, time.perf_counter() - since)
 
     def steps(count: int) -> None:
         for _ in range(count):
@@ -143,7 +142,7 @@ def our_steps(config: ml_collections.ConfigDict, batch: np.ndarray) -> tuple[Ste
     }  # fmt: skip
 
 
-def ideal_flops(run: Run, config: ml_collections.ConfigDict) -> float:
+def ideal_flops(run: Experiment, config: ml_collections.ConfigDict) -> float:
     """16 passes through a network, 20 alternating: nine or thirteen through the encoder, seven through the decoder.
 
     The encoder: three passes forward and three back, of two each; where the decoder's loss sees the updated one, two

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from introvae_jax import config as config_lib
 from introvae_jax import errors
-from introvae_jax.planning import collectives, program, target
+from introvae_jax.planning import collectives, compiled_step, target
 from introvae_jax.planning.chips import CHIPS, Chip
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment to compile.")
@@ -67,12 +67,12 @@ def main(_) -> None:
     config = _CONFIG.value
     config_lib.validate(config)
     share = _BATCH.value or config.batch_size
-    gradients = 4 * sum(program.parameters(config))
+    gradients = 4 * sum(compiled_step.parameters(config))
     print(f"gradients of all parameters: {gradients:,} bytes; {share} images a device\n")
     print("| devices | collectives | below 64 KiB | bytes | beside the gradients |\n|---|---|---|---|---|")
     for count in sorted(_DEVICES.value):
         config.batch_size = share * count
-        compiled = program.compile_step(config, target.devices(_TARGET.value, count))
+        compiled = compiled_step.compile_step(config, target.devices(_TARGET.value, count))
         found = list(collectives.find(compiled.as_text()))
         sizes = [one.bytes for one in found]
         kinds = ", ".join(f"{number} {kind}" for kind, (number, _) in collectives.by_kind(compiled.as_text()).items())

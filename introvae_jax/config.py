@@ -31,7 +31,6 @@ BEFORE = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_fact
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
 REMOVED = {"accumulate": 1}  # former keys, with the value that changed nothing
-
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
     "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS,
@@ -40,8 +39,7 @@ _CHOICES = {
 }  # fmt: skip
 _AT_LEAST_ONE = (
     "steps", "batch_size", "model.z_dim", "model.width", "model.depth", "objective.decoder_updates",
-    "log.every", "log.pictures_every",
-    "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
+    "log.every", "log.pictures_every", "checkpoint.every", "checkpoint.keep", "checkpoint.calibration_batches",
 )  # fmt: skip
 _AT_MOST = {
     "steps": 2**31 - 1, "batch_size": 2**20, "data.threads": 2**12, "model.z_dim": 2**16, "model.width": 2**16,
@@ -52,9 +50,8 @@ MOST_CALIBRATION_IMAGES = 2**26
 _ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl", "optim.epsilon", "optim.decay_factor")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
-    "objective.match_x", "objective.match_z", "objective.warmup_beta",
-    "objective.warmup_steps", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
-    "checkpoint.rollbacks",
+    "objective.match_x", "objective.match_z", "objective.warmup_beta", "objective.warmup_steps", "optim.clip_norm",
+    "data.cache_gib", "data.threads", "eval.every", "checkpoint.rollbacks",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay", "optim.decay_factor")
 RULED = (
@@ -63,7 +60,6 @@ RULED = (
     "model.channels", "model.expand_equal", "model.remat", "log.stop_on_collapse", "optim.decay_steps",
     "eval.metrics", "eval.best", "eval.inception",
 )  # fmt: skip
-
 
 # Keys of the networks that came after the first checkpoints, with the values that those were trained with.
 NEWER = {"network": "residual", "prior": "normal", "block_norm": "sum", "expand_equal": False}
@@ -109,10 +105,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         require(0 <= values[key] < 1, key, "at least 0 and below 1")
     require(values["seed"] < 2**32, "seed", "below 2**32")
     require(0 < values["data.test_fraction"] < 1, "data.test_fraction", "above 0 and below 1")
-    try:
-        crop_box(values["data.crop"], 1, 1)
-    except ValueError:
-        require(False, "data.crop", CROPS)
     if values["data.source"] == "digits":
         require(values["data.size"] == 32, "data.size", "32, the size of the embedded digits")
         require(values["data.channels"] == 1, "data.channels", "1: the embedded digits are grey")
@@ -121,13 +113,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_points(values, require)
     else:
         require(values["model.network"] == "residual", "model.network", "'residual' for images")
-        _check_images(values, require)
+        _check_residual(values, require)
+    objective = OBJECTIVES[values["objective.name"]]
+    objective.check(values, require)
     _check_eval(values, require)
     decay_steps = values["optim.decay_steps"]
     require(all(type(s) is int and s >= 1 for s in decay_steps), "optim.decay_steps", "whole numbers above 0")
     if values["optim.schedule"] == "step":
         require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
-    if values["objective.name"] != "vae" and values["objective.warmup_steps"] >= values["steps"]:
+    if objective.has_warmup and values["objective.warmup_steps"] >= values["steps"]:
         warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
 
 
@@ -138,7 +132,6 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
               "data.mirror": False, "data.dequantize": False}  # fmt: skip
     for key, value in needed.items():
         require(values[key] == value, key, f"{value!r} for data.source = 'density'")
-    require(values["objective.name"] != "age", "objective.name", "another one: points on a circle cover no plane")
 
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
@@ -159,18 +152,12 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")
 
 
-def _check_images(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What a run on images needs."""
-    _check_residual(values, require)
-    age = values["objective.name"] == "age"
-    require((values["model.prior"] == "sphere") == age, "model.prior",
-            "'sphere' for objective.name = 'age', 'normal' for the others (configs/digits.py:age sets it)")  # fmt: skip
-    if age:
-        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
-
-
 def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What the residual networks need."""
+    """What the residual networks need, and the images that go into them."""
+    try:
+        crop_box(values["data.crop"], 1, 1)
+    except ValueError:
+        require(False, "data.crop", CROPS)
     size, channels = values["data.size"], values["model.channels"]
     require(size in [2**k for k in range(4, 11)], "data.size", "a power of two from 16 to 1024")
     stages = int(math.log2(size / 4))
@@ -215,12 +202,8 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
         require(key not in _AT_MOST or values[key] <= _AT_MOST[key], key, f"{_AT_MOST.get(key, 0):,} or less")
     if network == "mlp":
         require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(DENSITIES))
-        return config
-    try:
-        crop_box(values["data.crop"], 1, 1)
-    except ValueError:
-        require(False, "data.crop", CROPS)
-    _check_residual(values, require)
+    else:
+        _check_residual(values, require)
     return config
 
 

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 
 from introvae_jax import progress
 
-AGAIN = 75  # exit status (EX_TEMPFAIL): stopped for now, the same command goes on; 1 wants a person
+EXIT_RETRY = 75  # exit status (EX_TEMPFAIL): rerun the same command to resume; 1 means that a person must act
 
 
 class UserError(Exception):
@@ -80,7 +80,7 @@ def _tell_unraisable(what: Any) -> None:
 
 
 def _is_late(error: BaseException | None) -> bool:
-    """Whether somebody had news for an event loop that is no more."""
+    """True if the error is 'Event loop is closed'."""
     return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 

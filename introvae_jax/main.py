@@ -34,8 +34,8 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is, 
 _PEER_TIMEOUT = flags.DEFINE_float(
     "peer_timeout", 60, "Seconds without a sign of life after which another process counts as gone.", lower_bound=5
 )
-_STALL_TIMEOUT = flags.DEFINE_float(
-    "stall_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
+_STEP_TIMEOUT = flags.DEFINE_float(
+    "step_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
 )
 _ALLOW_RESTART = flags.DEFINE_bool(
     "allow_restart", False, "Train from step 0 where earlier progress is found but no usable checkpoint."
@@ -54,21 +54,21 @@ def main(_) -> None:
         import jax
 
         from introvae_jax import processes, programs
-        from introvae_jax.training import loop
+        from introvae_jax.training import train_loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, silence=_PEER_TIMEOUT.value)
+    processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, peer_timeout=_PEER_TIMEOUT.value)
     progress.of_process(jax.process_index() if processes.several() else None)
     with progress.phase("starting the devices"):
         programs.keep()
-    trained = loop.train(
+    trained = train_loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument, overrides, CONFIG.value.data.source),
-        patience=_STALL_TIMEOUT.value, silence=_PEER_TIMEOUT.value, profile=_PROFILE.value,
+        step_timeout=_STEP_TIMEOUT.value, peer_timeout=_PEER_TIMEOUT.value, profile=_PROFILE.value,
         allow_restart=_ALLOW_RESTART.value,
     )  # fmt: skip
     if not trained:
-        sys.exit(errors.AGAIN)
+        sys.exit(errors.EXIT_RETRY)
 
 
 def default_workdir(config_argument: str, overrides: Mapping[str, Any], source: str) -> str:

@@ -26,36 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax import config as config_lib
-from introvae_jax import inputs, progress
+from introvae_jax import inputs, parallel, progress
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
-from introvae_jax.nets import mlp, residual
-from introvae_jax.training import parallel
+from introvae_jax.experiment import build_networks, example_shape
 
 WEIGHTS = ("ema", "raw")
 VARIABLES = ("encoder_variables", "decoder_variables", "decoder_rec_variables")
-
-
-def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of what a model takes and gives: (height, width, channels), or (2,) for points."""
-    data = config["data"]
-    if config["model"]["network"] == "mlp":
-        return (mlp.POINT_DIM,)
-    return data["size"], data["size"], data["channels"]
-
-
-def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
-    """The encoder and the decoder that `config` describes."""
-    model, data = config["model"], config["data"]
-    if model["network"] == "mlp":
-        options = {"width": model["width"], "depth": model["depth"], "z_dim": model["z_dim"]}
-        return mlp.Encoder(**options, axis_name=axis_name), mlp.Decoder(**options, axis_name=axis_name)
-    options = {
-        "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
-        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"], "sphere": model["prior"] == "sphere",
-        "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
-    }  # fmt: skip
-    return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -194,7 +171,7 @@ class Model:
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: nn.Module, variables: Any, x: jax.Array) -> Any:
     """Compiled once for all models of one shape."""
-    return network.apply(variables, x, stored=True)
+    return network.apply(variables, x, use_running_average=True)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -31,10 +31,10 @@ _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", l
 def main(_) -> None:
     """Plans what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
-        from introvae_jax.planning import job, report
+        from introvae_jax.planning import planner, report
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
-    plan = job.plan(_CONFIG.value, argument, _TARGET.value)
+    plan = planner.plan(_CONFIG.value, argument, _TARGET.value)
     print(report.text(plan, _UTILISATION.value, _DEVICES.value))
 
 

@@ -12,27 +12,20 @@ from PIL import Image
 
 from introvae_jax import disk
 
+LEVEL = {"color": "grey", "linestyle": ":"}  # of what is a setting, such as the margin
 FEW = 30  # points of a curve, up to which each has a marker: a line of one point cannot be seen
 
 
 def curves(
-    records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None, scored: Sequence[str] = ()
-) -> None:
-    """Plots losses, adversarial health and the `scored` figures over steps into a PNG.
+    records: Sequence[dict[str, Any]], path: str | os.PathLike, panels: Mapping[str, Sequence[str]],
+    levels: Mapping[str, float] | None = None, scored: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Plots the terms of `panels`, the gradient norms and the `scored` metrics over steps into a PNG.
 
-    margin: drawn as a line, if any.
+    panels: names of terms by title; a term that no record has is left out, or drawn as its constant of `levels`.
     """
-    panels = {
-        "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
-        "reconstruction (half squared error)": ("loss_rec",),
-        "active share of the hinges, or exp(ELBO)": (
-            "hinge_rec_active",
-            "hinge_fake_active",
-            "exp_elbo_rec",
-            "exp_elbo_fake",
-        ),
-        "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
-    }
+    levels = levels or {}
+    panels = dict(panels) | {"gradient norm": ("grad_norm_encoder", "grad_norm_decoder")}
     panels |= {f"{name} of the averaged weights": (name,) for name in scored}
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
@@ -44,10 +37,11 @@ def curves(
         for name in names:
             points = [(r["step"], r[name]) for r in records if name in r]
             if points:
+                style = LEVEL if name in levels else {}
                 marker = "." if name in scored or len(points) <= FEW else None
-                axes.plot(*zip(*points, strict=True), label=name, marker=marker)
-        if title.startswith("KL") and margin is not None:
-            axes.axhline(margin, color="grey", linestyle=":", label="margin")
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker, **style)
+            elif name in levels:
+                axes.axhline(levels[name], label=name, **LEVEL)
         if title.startswith(("gradient", "reconstruction")):
             axes.set_yscale("log")
         axes.set(title=title, xlabel="step")

@@ -1,17 +1,15 @@
-"""Several processes that train one model: how they find each other, and how each notices that another is gone.
+"""Several processes that train one model: how they find each other, wait for each other and end.
 
 JAX ends a process hard (abort, a page of C++) when another one of the job has been silent for its heartbeat timeout.
-The watch here looks more often and ends it first, with one line that names the last good checkpoint.
+training/watch.py looks more often and ends it first, with one line that names the last good checkpoint.
 """
 
-from collections.abc import Iterator, Mapping
-import contextlib
+from collections.abc import Mapping
 import itertools
 import os
 import pathlib
 import sys
 import threading
-import time
 import traceback
 from typing import Any
 
@@ -21,11 +19,10 @@ from jax._src import distributed  # the job's key-value store has no public name
 from jax.experimental import multihost_utils
 
 from introvae_jax import errors, progress
-from introvae_jax.errors import AGAIN, UserError
+from introvae_jax.errors import EXIT_RETRY, UserError
 
-COME_TOGETHER = 300  # seconds that processes wait for each other at the start
+INIT_TIMEOUT_S = 300  # seconds that processes wait for each other at the start
 A_DAY = 86_400_000  # milliseconds
-_ALIVE = "introvae_jax/alive/"
 _meetings = itertools.count()
 
 
@@ -52,12 +49,12 @@ def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
         raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers ({error})") from error
 
 
-def start(address: str | None, count: int | None, index: int | None, *, silence: float) -> None:
+def start(address: str | None, count: int | None, index: int | None, *, peer_timeout: float) -> None:
     """Joins the other processes of the job, if there are any. Before anything else touches JAX.
 
     address, count, index: HOST:PORT of process 0, how many there are, and which is this one; None for all three where
-    the environment says it. silence: seconds after which a process that says nothing counts as gone. Raises UserError
-    if they contradict each other or the processes do not come together.
+    the environment says it. peer_timeout: seconds without a sign of life after which a process counts as gone.
+    Raises UserError if they contradict each other or the processes do not come together.
     """
     given = address, count, index
     if any(value is not None for value in given) and None in given:
@@ -72,20 +69,20 @@ def start(address: str | None, count: int | None, index: int | None, *, silence:
     if count == 1 or (address is None and not (is_several(os.environ) or _is_worker_of_tpu_pod())):
         return
     who = f"{address}, process {index} of {count}" if address else "the processes that the environment names"
-    late = threading.Timer(COME_TOGETHER, leave, (f"{who}: not all came together in {COME_TOGETHER} s", AGAIN))
+    late = threading.Timer(INIT_TIMEOUT_S, leave, (f"{who}: not all came together in {INIT_TIMEOUT_S} s", EXIT_RETRY))
     late.daemon = True
     late.start()
     try:
         with progress.phase(f"waiting for the other processes to join ({who})"):
             jax.distributed.initialize(
                 *given, cluster_detection_method=None if address is None else "deactivate",
-                initialization_timeout=COME_TOGETHER + 60,  # at which JAX would end the process hard
-                heartbeat_timeout_seconds=int(3 * silence) + 30, shutdown_timeout_seconds=int(silence),
+                initialization_timeout=INIT_TIMEOUT_S + 60,  # at which JAX would end the process hard
+                heartbeat_timeout_seconds=int(3 * peer_timeout) + 30, shutdown_timeout_seconds=int(peer_timeout),
             )  # fmt: skip
             if jax.default_backend() == "cpu":
                 _meet_quietly()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{who}: they cannot be joined ({_first_line(error)})") from error
+        raise UserError(f"{who}: they cannot be joined ({first_line(error)})") from error
     finally:
         late.cancel()
 
@@ -129,7 +126,7 @@ def wait_for_all(purpose: str) -> None:
             with progress.phase(f"waiting for the other processes ({purpose})"):
                 distributed.global_state.client.wait_at_barrier(name, A_DAY)
         except jax.errors.JaxRuntimeError as error:
-            leave(f"another process of this job is gone ({_first_line(error)}); the same command goes on", AGAIN)
+            leave(f"another process of this job is gone ({first_line(error)}); the same command goes on", EXIT_RETRY)
 
 
 def from_first(text: str) -> str:
@@ -140,7 +137,7 @@ def from_first(text: str) -> str:
     if jax.process_index() == 0:
         distributed.global_state.client.key_value_set(key, text)
     wait_for_all("text of process 0 written")
-    text = distributed.global_state.client.blocking_key_value_get(key, COME_TOGETHER * 1000)
+    text = distributed.global_state.client.blocking_key_value_get(key, INIT_TIMEOUT_S * 1000)
     wait_for_all("text of process 0 read")
     return text
 
@@ -169,82 +166,6 @@ def require_shared(folder: Any) -> None:
         )
 
 
-class Watch(contextlib.AbstractContextManager):
-    """While entered, ends this process with one line when another is gone or a step does not end.
-
-    silence: seconds without a sign of life of another process. patience: seconds that a step may take; 0 for any.
-    """
-
-    BEAT = 1.0  # seconds between two signs of life
-
-    def __init__(self, silence: float, patience: float):
-        self._silence, self._patience = silence, patience
-        self._last_good = "no checkpoint had been written"
-        self._since: float | None = None  # when the step that is waited for began
-        self._doing, self._done = "", threading.Event()
-        self._heard: dict[int, tuple[str, float]] = {}
-        self._answered = time.monotonic()
-
-    def __enter__(self) -> "Watch":
-        tasks = [self._guard] + ([self._listen] if several() else [])
-        self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._done.set()
-
-    def keep(self, last_good: str) -> None:
-        """What to say about the last good checkpoint from now on."""
-        self._last_good = last_good
-
-    @contextlib.contextmanager
-    def expecting(self, what: str) -> Iterator[None]:
-        """While entered, what is done should end within the patience."""
-        self._doing, self._since = what, time.monotonic()
-        try:
-            yield
-        finally:  # a non-finite number may send the run back, and it goes on
-            self._since = None
-
-    def leave(self, reason: str) -> None:
-        """Ends the process at once, without waiting for others: there is nobody to wait for."""
-        leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", AGAIN)
-
-    def _guard(self) -> None:
-        """Looks at the clocks."""
-        while not self._done.wait(self.BEAT):
-            now, since = time.monotonic(), self._since
-            if self._patience and since is not None and now - since > self._patience:
-                self.leave(f"{self._doing} has taken more than {self._patience:g} s (--stall_timeout)")
-            if not several():
-                continue
-            if now - self._answered > self._silence:
-                self.leave(f"process 0, the coordinator, has not answered for {self._silence:g} s (--peer_timeout)")
-            for index, (_, heard) in self._heard.copy().items():
-                if now - heard > self._silence:
-                    self.leave(f"process {index} has given no sign of life for {self._silence:g} s (--peer_timeout)")
-
-    def _listen(self) -> None:
-        """Gives and takes signs of life; a call that hangs is noticed by the guard."""
-        client, me, beat = distributed.global_state.client, jax.process_index(), 0
-        while not self._done.wait(self.BEAT):
-            beat += 1
-            try:
-                client.key_value_set(f"{_ALIVE}{me}", str(beat), allow_overwrite=True)
-                signs = client.key_value_dir_get(_ALIVE)
-            except jax.errors.JaxRuntimeError as error:
-                if not self._done.is_set():
-                    self.leave(f"process 0, the coordinator, is gone ({_first_line(error)})")
-                return
-            now = self._answered = time.monotonic()
-            for key, value in signs:
-                index = int(key.rpartition("/")[2])
-                if index != me and self._heard.get(index, ("", 0.0))[0] != value:
-                    self._heard[index] = value, now
-
-
 def leave_on_error(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
     """What an ExitStack calls: ends a process in trouble before anything waits for the others of its job."""
     if error is None or not several():
@@ -261,5 +182,6 @@ def leave(message: str, status: int) -> None:
     os._exit(status)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, 200 characters at most."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,6 +12,7 @@ from introvae_jax import disk, model, pictures, plots, progress
 from introvae_jax.data import densities, folder, forms, images, source
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import reconstruction
+from introvae_jax.objectives import terms
 
 MODES = ("sample", "reconstruct", "interpolate")
 PAIRS = 6  # a row of a sheet
@@ -124,7 +125,7 @@ def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> N
         _save_each([f"{i:05d}_{pathlib.Path(name).stem}" for i, name in enumerate(names)], copies, out)
         return
     pictures.save(pictures.pairs(originals / 255.0, copies, PAIRS), out)
-    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], _kl(mu, logvar), out)
+    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], np.asarray(terms.kl(mu, logvar)), out)
 
 
 def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pathlib.Path) -> None:
@@ -142,12 +143,6 @@ def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pat
         for i, name in enumerate(names):
             nats = f"{kl[i]:.6g}" if np.isfinite(kl[i]) else ""
             rows.writerow([i // PAIRS + 1, i % PAIRS + 1, name, f"{psnr[i]:.4f}", nats])
-
-
-def _kl(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
-    """KL(N(mu, exp(logvar)) || N(0, I)), [N] in nats: the first term of eq. 11."""
-    mu, logvar = np.float64(mu), np.float64(logvar)
-    return 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
 
 
 def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> None:

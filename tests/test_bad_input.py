@@ -40,13 +40,13 @@ def test_a_batch_that_does_not_divide_by_the_devices(run_command, tmp_path, monk
 
     from configs import digits
     from introvae_jax.errors import UserError
-    from introvae_jax.training import loop
+    from introvae_jax.training import train_loop
 
     assert jax.device_count() == 4
     config = digits.get_config()
     config.batch_size = 30
     with pytest.raises(UserError, match=r"config.batch_size = 30: must be a multiple of the number of devices, 4"):
-        loop.train(config, tmp_path / "run")
+        train_loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

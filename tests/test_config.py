@@ -72,7 +72,7 @@ BAD = {
     "objective.beta_neg": (-1.0, "0 or more"),
     "objective.warmup_beta": (-1.0, "0 or more"),
     "objective.decoder_updates": (0, "1 or more"),
-    "model.prior": ("sphere", "'sphere' for objective.name = 'age', 'normal' for the others"),
+    "model.prior": ("sphere", "'normal' for objective.name = 'introvae'"),
     "model.network": ("mlp", "'residual' for images"),
     "model.block_norm": ("none", "'sum', 'branch'"),
     "optim.ema_decay": (1.0, "at least 0 and below 1"),

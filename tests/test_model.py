@@ -10,7 +10,7 @@ from configs import digits, toy2d
 import introvae_jax
 from introvae_jax import pictures, sampling
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 
 def tiny(norm, objective="introvae"):
@@ -25,7 +25,7 @@ def tiny(norm, objective="introvae"):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "run"
-    loop.train(tiny("batch"), path)
+    train_loop.train(tiny("batch"), path)
     return path
 
 
@@ -82,13 +82,13 @@ def test_a_step_may_be_named_as_the_commands_take_it(workdir, trained):
 
 
 def test_networks_without_batch_norm_are_stored_and_restored_too(tmp_path):
-    loop.train(tiny("group"), tmp_path / "run")
+    train_loop.train(tiny("group"), tmp_path / "run")
     assert introvae_jax.load(tmp_path / "run").sample(2).shape == (2, 32, 32, 1)
 
 
 @pytest.mark.parametrize("objective", ["soft_introvae", "age"])
 def test_the_other_objectives_train_and_sample_by_the_same_commands(objective, tmp_path):
-    loop.train(tiny("batch", objective), tmp_path / "run")
+    train_loop.train(tiny("batch", objective), tmp_path / "run")
     trained = introvae_jax.load(tmp_path / "run")
     images = trained.sample(2)
     assert images.shape == trained.reconstruct(images).shape == (2, 32, 32, 1)
@@ -104,7 +104,7 @@ def points_workdir(tmp_path_factory):
     config.steps, config.objective.warmup_steps, config.model.width = 20, 10, 16
     config.checkpoint.every = config.log.pictures_every = config.log.every = 10
     path = tmp_path_factory.mktemp("points") / "run"
-    loop.train(config, path)
+    train_loop.train(config, path)
     return path
 
 

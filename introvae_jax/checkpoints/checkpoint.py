@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from introvae_jax import bucket, disk, processes
 from introvae_jax.checkpoints import aside, digests, files, manager, scores
-from introvae_jax.errors import AGAIN, UserError, warn
+from introvae_jax.errors import EXIT_RETRY, UserError, warn
 
 # How a failed write shows: as the operating system's error, or as TensorStore's, which uses these types.
 WRITE_ERRORS = (OSError, RuntimeError, ValueError)
@@ -70,7 +70,7 @@ class Checkpoints:
         except Exception as error:  # gcsfs and those below it have many
             if bucket.is_bucket(self.directory):
                 reason = files.first_line(error)
-                raise UserError(f"{self.directory}: the bucket does not answer ({reason})", AGAIN) from error
+                raise UserError(f"{self.directory}: the bucket does not answer ({reason})", EXIT_RETRY) from error
             if isinstance(error, OSError):
                 raise files.describe(error, self.directory) from error
             raise
@@ -276,7 +276,7 @@ class Checkpoints:
 
     def _unreadable(self, folder: epath.Path, error: Exception) -> UserError:
         told = files.describe(error, folder)
-        return UserError(str(told), AGAIN) if bucket.is_bucket(folder) else told  # a bucket may come back
+        return UserError(str(told), EXIT_RETRY) if bucket.is_bucket(folder) else told  # a bucket may come back
 
     def _damaged(self, step: int, reason: str) -> Damaged:
         others = [s for s in self.steps() if s != step]
@@ -294,7 +294,7 @@ class Checkpoints:
             more = "; the same command goes on from there" if passing else ""
             raise UserError(
                 f"{self.directory}: could not write a checkpoint ({files.first_line(error)}); {last}{more}",
-                AGAIN if passing else 1,
+                EXIT_RETRY if passing else 1,
             ) from error
 
 

@@ -17,7 +17,7 @@ import zlib
 from etils import epath
 
 from introvae_jax.checkpoints import digests
-from introvae_jax.errors import AGAIN, UserError
+from introvae_jax.errors import EXIT_RETRY, UserError
 
 MANIFEST = "manifest.json"
 CHUNK = 2**20  # bytes read at a time
@@ -96,7 +96,8 @@ def describe(error: BaseException, folder: epath.Path) -> UserError:
         place = next((e.filename for e in chain if isinstance(e, OSError) and e.filename), folder)
         advice = _ADVICE.get(number, "rerun the same command to resume")
         return UserError(
-            f"{place}: cannot be read ({os.strerror(number)}); {stays}; {advice}", 1 if number in _ADVICE else AGAIN
+            f"{place}: cannot be read ({os.strerror(number)}); {stays}; {advice}",
+            1 if number in _ADVICE else EXIT_RETRY,
         )
     return UserError(
         f"{folder}: cannot be read ({first_line(error)}), although nothing proves that its files are damaged; {stays}. "
@@ -107,7 +108,8 @@ def describe(error: BaseException, folder: epath.Path) -> UserError:
 def removed(folder: epath.Path) -> UserError:
     """The UserError for a checkpoint that was there and is gone."""
     return UserError(
-        f"{folder}: another process removed or moved it; rerun the same command to take the latest checkpoint", AGAIN
+        f"{folder}: another process removed or moved it; rerun the same command to take the latest checkpoint",
+        EXIT_RETRY,
     )
 
 

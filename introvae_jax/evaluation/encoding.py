@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from introvae_jax import progress
+from introvae_jax import objectives, parallel, progress
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation.requests import OfEncoder
 from introvae_jax.evaluation.scores import Score
@@ -15,7 +15,6 @@ from introvae_jax.evaluation.subjects import Images
 from introvae_jax.features import alexnet
 from introvae_jax.metrics import active_units, likelihood, ood, reconstruction, ssim
 from introvae_jax.model import Model
-from introvae_jax.training import parallel
 
 IMPORTANCE_SAMPLES = 100  # of the latent, for each image
 MOST = {"likelihood": 1_000}  # images that a figure takes if its name has no number
@@ -43,8 +42,8 @@ class Encoding:
     ):  # fmt: skip
         self._held_out, self._outside, self._seed, self._batch_size = held_out, outside, seed, batch_size
         self._requests = [(request, self._count(request, config)) for request in requests]
-        objective = config["objective"]
-        self._beta = objective["beta"] / (1.0 if objective["name"] == "introvae" else objective["beta_kl"])
+        settings = config["objective"]
+        self._beta = objectives.kind(settings).elbo_beta(settings)
         self._lpips = _lpips(held_out.shape) if self._wants("reconstruction", 0) else None
 
     def _count(self, request: OfEncoder, config: Any) -> int:

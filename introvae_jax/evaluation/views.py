@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from introvae_jax import parallel
 from introvae_jax.features import alexnet, inception, weights
-from introvae_jax.training import parallel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) that keeps no running average.
 
     By default it normalises with the moments of the batch at hand, taken over `axis_name` too, and
-    reports them in the collection "batch_stats" whenever that is mutable. With `stored=True` it
+    reports them in the collection "batch_stats" whenever that is mutable. With `use_running_average=True` it
     normalises with the moments found there. How reported moments become stored ones is decided in
     one place, `training/calibrate.py`.
 
@@ -59,11 +59,11 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array, stored: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> jax.Array:
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        if stored:
+        if use_running_average:
             mean = self.get_variable("batch_stats", "mean")
             var = self.get_variable("batch_stats", "var")
         else:
@@ -114,9 +114,9 @@ class Norm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, stored: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> jax.Array:
         if self.kind == "batch":
-            return BatchNorm(self.axis_name)(x, stored)
+            return BatchNorm(self.axis_name)(x, use_running_average)
         return GroupNorm()(x) if self.kind == "group" else x
 
 

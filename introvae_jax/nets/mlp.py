@@ -35,7 +35,7 @@ class Encoder(nn.Module):
     axis_name: str | None = None  # of no use here; the residual networks have one
 
     @nn.compact
-    def __call__(self, x: jax.Array, stored: bool = False) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> tuple[jax.Array, jax.Array]:
         mu, logvar = jnp.split(Perceptron(self.width, self.depth, 2 * self.z_dim, name="layers")(x), 2, axis=-1)
         return mu, logvar
 
@@ -49,5 +49,5 @@ class Decoder(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, z: jax.Array, stored: bool = False) -> jax.Array:
+    def __call__(self, z: jax.Array, use_running_average: bool = False) -> jax.Array:
         return Perceptron(self.width, self.depth, POINT_DIM, name="layers")(z)

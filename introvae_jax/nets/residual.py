@@ -30,17 +30,17 @@ class Block(nn.Module):
     expand: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, stored: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:
         norm = lambda name: layers.Norm(self.norm, self.axis_name, name=name)  # noqa: E731
         identity = x
         if self.expand or x.shape[-1] != self.features:
             identity = layers.conv(self.features, 1, self.dtype, name="expand")(x)
         y = layers.conv(self.features, 3, self.dtype, name="conv1")(x)
-        y = layers.leaky_relu(norm("norm1")(y, stored))
+        y = layers.leaky_relu(norm("norm1")(y, use_running_average))
         y = layers.conv(self.features, 3, self.dtype, name="conv2")(y)
         if self.norm_of == "branch":
-            return layers.leaky_relu(norm("norm2")(y, stored) + identity)
-        return layers.leaky_relu(norm("norm2")(y + identity, stored))
+            return layers.leaky_relu(norm("norm2")(y, use_running_average) + identity)
+        return layers.leaky_relu(norm("norm2")(y + identity, use_running_average))
 
 
 class Residual(nn.Module):
@@ -80,14 +80,14 @@ class Encoder(Residual):
     """q(z|x): images [B, S, S, C] -> mu and logvar, each float32 [B, z_dim]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, stored: bool = False) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> tuple[jax.Array, jax.Array]:
         x = layers.conv(self.channels[0], 5, self.dtype, name="stem")(x.astype(self.dtype))
-        x = layers.Norm(self.norm, self.axis_name, name="stem_norm")(x, stored)
+        x = layers.Norm(self.norm, self.axis_name, name="stem_norm")(x, use_running_average)
         x = layers.average_pool(layers.leaky_relu(x))
         for features in self.channels[1:]:
-            x = self.block(features, x.shape[1], between=True)(x, stored)
+            x = self.block(features, x.shape[1], between=True)(x, use_running_average)
             x = layers.average_pool(x)
-        x = self.block(self.channels[-1], x.shape[1], between=False)(x, stored)
+        x = self.block(self.channels[-1], x.shape[1], between=False)(x, use_running_average)
         x = x.reshape(x.shape[0], -1)
         features = self.z_dim if self.sphere else 2 * self.z_dim
         dense = nn.Dense(features, dtype=self.dtype, kernel_init=layers.kernel_init, name="moments")
@@ -104,14 +104,14 @@ class Decoder(Residual):
     image_channels: int = 3
 
     @nn.compact
-    def __call__(self, z: jax.Array, stored: bool = False) -> jax.Array:
+    def __call__(self, z: jax.Array, use_running_average: bool = False) -> jax.Array:
         z = layers.on_sphere(z) if self.sphere else z
         features = self.channels[-1]
         dense = nn.Dense(4 * 4 * features, dtype=self.dtype, kernel_init=layers.kernel_init, name="project")
         x = nn.relu(dense(z.astype(self.dtype))).reshape(-1, 4, 4, features)
         for stage, features in enumerate(reversed(self.channels)):
-            x = self.block(features, x.shape[1], between=stage > 0)(x, stored)
+            x = self.block(features, x.shape[1], between=stage > 0)(x, use_running_average)
             x = layers.upsample(x)
-        x = self.block(self.channels[0], x.shape[1], between=False)(x, stored)
+        x = self.block(self.channels[0], x.shape[1], between=False)(x, use_running_average)
         x = layers.conv(self.image_channels, 5, self.dtype, use_bias=True, name="predict")(x)
         return x.astype(jnp.float32)

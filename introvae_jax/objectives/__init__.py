@@ -11,6 +11,12 @@ from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
 
 OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE}
+WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
+
+
+def kind(settings: Mapping[str, Any]) -> type[Objective]:
+    """The class of the objective of `settings`, a config.objective; Objective itself for one of another version."""
+    return OBJECTIVES.get(settings["name"], Objective)
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:

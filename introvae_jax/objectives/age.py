@@ -4,7 +4,9 @@ Latents live on the unit sphere and the encoder is deterministic, so that it is 
 the prior is measured: that of the Gaussian with the batch's mean and variance in each dimension.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +25,20 @@ class AGE(base.Objective):
     match_x: float
     match_z: float
 
+    has_warmup = False
+    remedy = "raise match_x, or lower the learning rate"
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], require: base.Require) -> None:
+        require(values["data.source"] != "density", "objective.name", "another one: points on a circle cover no plane")
+        require(values["model.prior"] == "sphere", "model.prior",
+                "'sphere' for objective.name = 'age' (configs/digits.py:age sets it)")  # fmt: skip
+        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
+
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
-        """KL of real images' latents - KL of generated images' latents + match_x * absolute error."""
+        """The encoder's loss (eq. 4 to 8): KL of real latents - KL of generated latents + match_x * absolute error."""
         z, _ = encode(batch.x)
         copy, fake = decode(z), decode(batch.zp)
         kl_real = _kl_of_batch(z, mean)
@@ -40,7 +52,7 @@ class AGE(base.Objective):
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
-        """KL of generated images' latents + match_z * (1 - cosine)."""
+        """The decoder's loss (eq. 4 to 8): KL of generated images' latents + match_z * (1 - cosine)."""
         latents, _ = encode(decode(batch.zp))
         loss_z = mean(1.0 - terms.cosine(latents, batch.zp))
         return _kl_of_batch(latents, mean) + self.match_z * loss_z, {"loss_z": loss_z}

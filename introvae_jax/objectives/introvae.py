@@ -1,17 +1,20 @@
 """Introspective variational autoencoder (Huang et al. 2018, arXiv 1807.06358, equations 11 and 12)."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax
 
-from introvae_jax.objectives import base, slopes, terms
+from introvae_jax.objectives import base, introvae_health, terms
+from introvae_jax.objectives.shared_gradient import shared_gradient
 
 HINGES = ("batch", "sample")
 
 
 @dataclasses.dataclass(frozen=True)
 class IntroVAE(base.Objective):
-    """The encoder tells real images from generated ones by their KL; the decoder closes the gap.
+    """The encoder separates real from generated images by their KL; the decoder closes the gap.
 
     alpha: weight of the encoder's two hinges. alpha_d: weight of the decoder's two KL terms.
     beta: weight of the reconstruction term. margin: m, the KL in nats up to which the encoder
@@ -24,6 +27,24 @@ class IntroVAE(base.Objective):
     beta: float
     margin: float
     hinge: str
+
+    rules = introvae_health.RULES
+    remedy = "raise beta, or lower alpha_d, the margin or the learning rate"
+    panels = base.Objective.panels | {"active share of the hinges": ("hinge_rec_active", "hinge_fake_active")}
+
+    @classmethod
+    def elbo_beta(cls, settings: Mapping[str, Any]) -> float:
+        return settings["beta"]  # the KL of real images has weight one
+
+    @classmethod
+    def levels(cls, settings: Mapping[str, Any]) -> dict[str, float]:
+        return {"margin": settings["margin"]}
+
+    @classmethod
+    def describe(cls, record: base.Record) -> list[str]:
+        if "hinge_rec_active" not in record:  # in the warm-up
+            return []
+        return [f"hinge rec {record['hinge_rec_active']:.0%} fake {record['hinge_fake_active']:.0%}"]
 
     def _hinge(self, encode: base.Encode, images: jax.Array, mean: base.Mean) -> tuple[jax.Array, ...]:
         """Of generated images: [m - KL]_+ reduced to a scalar, the share of it that is active, and the mean KL."""
@@ -39,7 +60,10 @@ class IntroVAE(base.Objective):
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
-        """L_E: the generated images are constants; only the reconstruction term looks through the decoder."""
+        """L_E (eq. 11): KL of real images + alpha * both hinges of generated images + beta * AE.
+
+        Generated images are constants in the hinges; only AE reaches the encoder through the decoder.
+        """
         mu, logvar = encode(batch.x)
         z = terms.reparameterize(mu, logvar, batch.eps)
         rec, fake = decode(z), decode(batch.zp)
@@ -57,7 +81,10 @@ class IntroVAE(base.Objective):
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
-        """L_D: no hinge; the KL terms reach the decoder through the encoder, whose parameters stay put."""
+        """L_D (eq. 12): alpha_d * both KL of generated images + beta * AE.
+
+        The KL terms reach the decoder through the encoder, whose parameters are constants here.
+        """
         rec, fake = decode(jax.lax.stop_gradient(z)), decode(batch.zp)
         kl_rec, kl_fake = _mean_kl(encode, rec, mean), _mean_kl(encode, fake, mean)
         loss_rec = mean(terms.reconstruction(batch.x, rec))
@@ -65,5 +92,5 @@ class IntroVAE(base.Objective):
 
 
 def _mean_kl(encode: base.Encode, images: jax.Array, mean: base.Mean) -> jax.Array:
-    """Mean KL of generated images; of a batch's hinge and of the decoder's loss, which weigh one slope differently."""
-    return slopes.ahead(lambda encode, images: mean(terms.kl(*encode(images))), encode, images)
+    """Mean KL of generated images, whose gradient the batch's hinge and the decoder's loss share."""
+    return shared_gradient(lambda encode, images: mean(terms.kl(*encode(images))), encode, images)

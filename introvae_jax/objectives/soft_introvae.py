@@ -1,5 +1,6 @@
 """Soft-IntroVAE (Daniel and Tamar 2021, arXiv 2012.13253, equation 4 with the weights of its section 5)."""
 
+from collections.abc import Sequence
 import dataclasses
 import math
 
@@ -7,6 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from introvae_jax.objectives import base, terms
+
+
+def negative_gap(records: Sequence[base.Record], facts: base.Facts) -> str | None:
+    """Generated images are nearer to the prior than real ones."""
+    last = records[-1]
+    if "exp_elbo_rec" not in last or last["kl_real"] < 1 or last["kl_gap"] > -0.05 * last["kl_real"]:
+        return None
+    if last["exp_elbo_fake"] > 0.01:
+        return None
+    return (
+        f"the gap is negative ({last['kl_gap']:+.1f}): generated images are not held off, samples do not improve. "
+        f"Lower beta_neg ({facts.objective['beta_neg']:g}): while exp(ELBO) is 0 the encoder feels no pull"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +44,20 @@ class SoftIntroVAE(base.Objective):
     beta_neg: float
     gamma: float
 
+    rules = (negative_gap,)
+    remedy = "raise beta, or lower the learning rate"
+    panels = base.Objective.panels | {"exp(ELBO)": ("exp_elbo_rec", "exp_elbo_fake")}
+
+    @classmethod
+    def describe(cls, record: base.Record) -> list[str]:
+        if "exp_elbo_rec" not in record:  # in the warm-up
+            return []
+        return [f"exp(ELBO) rec {record['exp_elbo_rec']:.3f} fake {record['exp_elbo_fake']:.3f}"]
+
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
-        """The negative ELBO of real images, and 1 / (4 s) of exp(2 s ELBO) of each kind of generated ones."""
+        """L_E / s (eq. 4): negative ELBO of real images + 1 / (4 s) of exp(2 s ELBO) of each kind of generated ones."""
         s = _scale(batch.x)
         mu, logvar = encode(batch.x)
         z = terms.reparameterize(mu, logvar, batch.eps)
@@ -60,7 +84,7 @@ class SoftIntroVAE(base.Objective):
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
-        """Reconstruction of real images and the negative ELBO of generated ones."""
+        """L_D / s (eq. 4): beta * AE of real images + half the negative ELBO of each kind of generated ones."""
 
         def of_generated(z: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             """The image, its KL, and the error of its reconstruction from latents that are constants."""

@@ -17,9 +17,13 @@ class VAE(base.Objective):
     beta: float
     beta_kl: float
 
+    has_warmup = False
+    remedy = "raise beta, or lower the learning rate"
+
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
     ) -> tuple[jax.Array, tuple[jax.Array, base.Terms]]:
+        """The negative ELBO (eq. 10 of Kingma and Welling): beta_kl * KL + beta * AE."""
         mu, logvar = encode(batch.x)
         z = terms.reparameterize(mu, logvar, batch.eps)
         kl_real = mean(terms.kl(mu, logvar))
@@ -29,4 +33,5 @@ class VAE(base.Objective):
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
+        """The part of the negative ELBO (eq. 10) that depends on the decoder: beta * AE."""
         return self.beta * mean(terms.reconstruction(batch.x, decode(z))), {}

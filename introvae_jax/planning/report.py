@@ -5,7 +5,7 @@ import math
 import textwrap
 
 from introvae_jax.planning.chips import CHIPS, LATENCY, LAUNCH, Chip
-from introvae_jax.planning.program import Memory, Program
+from introvae_jax.planning.compiled_step import Memory, Program
 
 UNITS = (("days", 86_400), ("hours", 3_600), ("min", 60))
 GIB = 2**30

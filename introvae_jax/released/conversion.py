@@ -10,14 +10,13 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-import numpy as np
 
-from introvae_jax import bucket, disk, errors, model, progress
+from introvae_jax import bucket, disk, errors, parallel, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
-from introvae_jax.data import source
+from introvae_jax.experiment import Experiment
 from introvae_jax.released import mapping, torch_file
-from introvae_jax.training import parallel, run, state
+from introvae_jax.training import resume, state
 
 BLOCK_NORM = {"introvae": "sum", "soft_introvae": "branch"}
 DEFAULT = "configs/default.py"
@@ -47,7 +46,7 @@ def convert(
         config = default_config()
         # Weights that were trained to the end would lose by a warm-up.
         config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
-    if config.objective.name == "age" or config.data.source == "density":
+    if config.model.prior != "normal" or config.data.source == "density":
         raise errors.UserError(f"{weights}: image networks of IntroVAE or Soft-IntroVAE; --config is of another kind")
     config_lib.validate(config)
     _require_agreement(config, needed, weights)
@@ -67,13 +66,14 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
 
     converted: as `mapping.variables` gives it. origin: what the run's record says about the file.
     """
-    no_images = np.zeros((1, *model.example_shape(config)), np.uint8)  # nothing below looks at them
-    training = run.Run(config, workdir, source.Splits(no_images, no_images, identity=""), parallel.replicas())
+    experiment = Experiment(config, parallel.replicas())
 
     @jax.jit  # which leaves out the drawing of weights that are replaced
     def begin(params: dict[str, Any]) -> state.State:
-        players = zip(("encoder", "decoder"), training.optimizers, strict=True)
-        return training.fresh_state().replace(**{name: state.Player.create(params[name], opt) for name, opt in players})
+        networks = zip(("encoder", "decoder"), experiment.optimizers, strict=True)
+        return experiment.init_state().replace(
+            **{name: state.NetworkState.create(params[name], optimizer) for name, optimizer in networks}
+        )
 
     with progress.phase("creating the state"):
         begun = begin({name: part["params"] for name, part in converted.items()})
@@ -84,7 +84,7 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
         checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         checkpoints.save(
             0, begun, {"ema": statistics, "raw": statistics},
-            training.record() | {"converted_from": origin},
+            resume.run_record(config, data_identity="") | {"converted_from": origin},
         )  # fmt: skip
         checkpoints.wait()
         checkpoints.close()

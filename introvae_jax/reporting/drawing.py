@@ -1,16 +1,61 @@
-"""The pictures that a run draws of its model while it trains."""
+"""The pictures that a run draws of its model while it trains, and its curves."""
 
+from collections.abc import Iterator
+import contextlib
+import pathlib
+
+import ml_collections
 import numpy as np
 from PIL import Image
 
-from introvae_jax import pictures, plots
+from introvae_jax import objectives, pictures, plots
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.source import Source
+from introvae_jax.errors import warn
+from introvae_jax.evaluation.scores import headlines
 from introvae_jax.model import Model
+from introvae_jax.objectives import terms
+from introvae_jax.reporting import records
+from introvae_jax.reporting.logging import NO_TERMS, Reporter
 
+MOST_SCORES = 6  # that have a panel among the curves
 PICTURE_SIDE = 2048  # pixels that a grid may have a side
 MOST_A_SIDE = 8  # images
 POINTS, CELLS = 5_000, 200  # of a picture of a 2-D density
+
+
+class Drawings:
+    """Draws WORKDIR/pictures/ and WORKDIR/curves.png; the first one that cannot be written gives a warning."""
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
+        self._config, self._workdir, self._warned = config, workdir, False
+
+    def pictures(self, trained: Model, test: Source, reporter: Reporter) -> None:
+        """Samples and reconstructions of `trained` as PNG and in TensorBoard."""
+        for name, image in draw(trained, test).items():
+            with self._unless_unwritable():
+                pictures.save(image, self._workdir / "pictures" / f"{name}_{trained.step:07d}.png")
+            reporter.picture(name, image, trained.step)
+
+    def curves(self) -> None:
+        """curves.png of everything in metrics.jsonl."""
+        found = records.read_metrics(self._workdir / "metrics.jsonl")
+        settings = self._config.objective
+        kind = objectives.kind(settings)
+        scored = dict.fromkeys(name for record in found if "loss_rec" not in record for name in record)
+        shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
+        with self._unless_unwritable():
+            plots.curves(found, self._workdir / "curves.png", kind.panels, kind.levels(settings), shown)
+
+    @contextlib.contextmanager
+    def _unless_unwritable(self) -> Iterator[None]:
+        """Training is worth more than its pictures: one that cannot be written does not end it."""
+        try:
+            yield
+        except OSError as error:
+            if not self._warned:
+                warn(f"{error.filename or self._workdir}: {error.strerror or error}; trains on without this picture")
+            self._warned = True
 
 
 def draw(trained: Model, test: Source) -> dict[str, Image.Image]:
@@ -43,11 +88,10 @@ def _of_density(trained: Model, real: np.ndarray) -> dict[str, Image.Image]:
 
 def _exp_elbo(trained: Model, reach: float) -> np.ndarray:
     """exp(-KL - beta * AE) at z = mu for each cell of the square, [CELLS, CELLS], rows from y = -reach up."""
-    objective = trained.config["objective"]
     ticks = np.linspace(-reach, reach, CELLS, dtype=np.float32)
     x = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     mu, logvar = trained.encode(x)
-    kl = 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
-    error = 0.5 * np.sum((trained.decode(mu, posterior=True) - x) ** 2, axis=1)
-    beta = objective["beta"] / (1.0 if objective["name"] == "introvae" else objective["beta_kl"])
-    return np.exp(-kl - beta * error).reshape(CELLS, CELLS)
+    settings = trained.config["objective"]
+    beta = objectives.kind(settings).elbo_beta(settings)
+    error = terms.reconstruction(x, trained.decode(mu, posterior=True))
+    return np.exp(-np.asarray(terms.kl(mu, logvar) + beta * error)).reshape(CELLS, CELLS)

@@ -1,13 +1,16 @@
-"""What a work directory tells a reader about its run: config.json and log.txt."""
+"""What a run says of itself at its start: config.json, log.txt and a line that introduces it."""
 
 import json
 import pathlib
 from typing import Any
 
+from clu import parameter_overview
 import ml_collections
 
 from introvae_jax import bucket, disk, progress
 from introvae_jax import config as config_lib
+from introvae_jax.data.source import Splits
+from introvae_jax.experiment import Experiment, example_shape
 
 
 def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -25,6 +28,20 @@ def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         progress.say(f"{path}: changed since the last start: {'; '.join(changes)}")
     with disk.whole_file(path) as temporary:
         temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def introduction(experiment: Experiment, splits: Splits, state: Any, workdir: pathlib.Path) -> str:
+    """What is trained, on what, and from which step."""
+    config, replicas = experiment.config, experiment.replicas
+    count: Any = parameter_overview.count_parameters
+    shape = example_shape(config)
+    kind = f"images of {'x'.join(map(str, shape))}" if len(shape) == 3 else "points"
+    return (
+        f"{workdir}: {len(splits.train)} training and {len(splits.test)} held-out {kind}; "
+        f"encoder {count(state.encoder.params):,} and decoder {count(state.decoder.params):,} parameters; "
+        f"{replicas.count} x {replicas.local[0].device_kind}; "
+        f"{config.objective.name} from step {int(state.step)} to {config.steps}"
+    )
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -1,37 +1,30 @@
-"""Is a run sick, and what helps? One rule for each illness; docs/troubleshooting.md shows what they look like.
+"""Detects failing runs and says what helps: a rule for each failure mode; docs/troubleshooting.md shows them.
 
-Rules look at the records of metrics.jsonl, means since the record before. A rule speaks when it holds for
-PERSISTENCE records in a row, and again only after it had ceased to hold.
+Rules read the records of metrics.jsonl. A rule gives advice when it holds for PERSISTENCE records in a row, and again
+only after it ceased to hold. Rules for one objective alone stand in objectives/.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
-Record = Mapping[str, float]
+import numpy as np
+
+from introvae_jax import objectives
+from introvae_jax.data.source import Source
+from introvae_jax.objectives.base import Facts, Record, Rule
 
 PERSISTENCE = 3  # records
 PATIENCE = 10  # records until a run should have learnt anything at all
 
-# What makes an objective's reconstructions better.
-REMEDIES = {
-    "introvae": "raise beta, or lower alpha_d, the margin or the learning rate",
-    "vae": "raise beta, or lower the learning rate",
-    "soft_introvae": "raise beta, or lower the learning rate",
-    "age": "raise match_x, or lower the learning rate",
-}
 
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What the rules know of a run. objective: `config.objective`. constant_error: loss_rec of the mean image."""
-
-    objective: Mapping[str, Any]
-    constant_error: float
-
-    @property
-    def remedy(self) -> str:
-        return REMEDIES.get(self.objective["name"], "lower the learning rate")
+def error_of_mean_image(images: Source, rows: np.ndarray) -> float:
+    """Half the squared error of the mean of images, summed over an image's values, in [0, 1]; of points likewise."""
+    total = squares = 0.0
+    for row in rows:  # one at a time: at 1024 pixels they are large
+        image = images[row[None]][0]
+        x = image / np.float64(255) if image.dtype == np.uint8 else np.float64(image)
+        total, squares = total + x, squares + x * x
+    variance = squares / len(rows) - (total / len(rows)) ** 2
+    return float(0.5 * variance.sum())
 
 
 def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
@@ -40,7 +33,7 @@ def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
     if error > 0.9 * facts.constant_error and best < 0.7 * facts.constant_error:
         return (
             f"collapsed: loss_rec {error:.3g} is that of the mean image ({facts.constant_error:.3g}), it had been "
-            f"{best:.3g}. In another --workdir {facts.remedy}"
+            f"{best:.3g}. In another --workdir {_remedy(facts)}"
         )
     return None
 
@@ -49,80 +42,13 @@ def learns_nothing(records: Sequence[Record], facts: Facts) -> str | None:
     """Reconstructions have never been better than one image for all."""
     best = min(record["loss_rec"] for record in records)
     if len(records) >= PATIENCE and best > 0.9 * facts.constant_error > 0:
-        warm_up = "" if facts.objective["name"] == "age" else ", or begin with more objective.warmup_steps"
+        has_warmup = objectives.kind(facts.objective).has_warmup
+        warm_up = ", or begin with more objective.warmup_steps" if has_warmup else ""
         return (
             f"nothing learnt yet: loss_rec {best:.3g} is that of the mean image ({facts.constant_error:.3g}). It may "
-            f"help to {facts.remedy}{warm_up}"
+            f"help to {_remedy(facts)}{warm_up}"
         )
     return None
-
-
-def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
-    """Generated images are pushed far beyond the margin and the decoder cannot follow."""
-    last, margin = records[-1], facts.objective["margin"]
-    if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
-        return None
-    if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin or last["kl_real"] > margin:
-        return None
-    return (
-        f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
-        f"{margin:g} and both hinges are off. Lower the margin to a few nats above where kl_real settles in a VAE, "
-        "raise alpha_d or beta, or lower the learning rate"
-    )
-
-
-def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
-    """Real images lie beyond the margin, so that nothing sets generated ones apart from them."""
-    last, margin = records[-1], facts.objective["margin"]
-    if "hinge_rec_active" not in last or last["kl_real"] <= margin or last["hinge_rec_active"] > 0.2:
-        return None
-    return (
-        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:g}), so generated images are "
-        "not told from real ones. Raise the margin to a few nats above kl_real, or lower beta"
-    )
-
-
-def margin_too_high(records: Sequence[Record], facts: Facts) -> str | None:
-    """Reconstructions get worse while the gap between generated and real images grows."""
-    last, best = records[-1], min(record["loss_rec"] for record in records)
-    if "hinge_rec_active" not in last or last["loss_rec"] < 1.25 * best:
-        return None
-    if last["kl_real"] < 1 or last["kl_gap"] < 0.3 * last["kl_real"]:
-        return None
-    warm_up = [record["kl_real"] for record in records if "hinge_rec_active" not in record]
-    settled = f" ({warm_up[-1]:.1f})" if warm_up else ""
-    return (
-        f"the margin is too high: loss_rec rose from {best:.3g} to {last['loss_rec']:.3g} and the gap to "
-        f"{last['kl_gap']:+.1f}. Lower the margin ({facts.objective['margin']:g}) to a few nats above kl_real at the "
-        f"end of the warm-up{settled}, or raise beta"
-    )
-
-
-def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
-    """Samples lie closer to the prior than real images although the encoder pushes at all times."""
-    last = records[-1]
-    if "hinge_fake_active" not in last or last["hinge_fake_active"] < 0.99:
-        return None
-    if last["kl_real"] < 1 or last["kl_fake"] > 0.5 * last["kl_real"]:
-        return None
-    return (
-        f"the encoder cannot hold samples off: kl_fake {last['kl_fake']:.1f} is far below kl_real "
-        f"({last['kl_real']:.1f}) with the hinge always active. Raise alpha, lower alpha_d, or normalise "
-        "(model.norm = 'batch')"
-    )
-
-
-def negative_gap(records: Sequence[Record], facts: Facts) -> str | None:
-    """Soft-IntroVAE: generated images are nearer to the prior than real ones."""
-    last = records[-1]
-    if "exp_elbo_rec" not in last or last["kl_real"] < 1 or last["kl_gap"] > -0.05 * last["kl_real"]:
-        return None
-    if last["exp_elbo_fake"] > 0.01:
-        return None
-    return (
-        f"the gap is negative ({last['kl_gap']:+.1f}): generated images are not held off, samples do not improve. "
-        f"Lower beta_neg ({facts.objective['beta_neg']:g}): while exp(ELBO) is 0 the encoder feels no pull"
-    )
 
 
 def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
@@ -130,21 +56,24 @@ def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
     error, best = records[-1]["loss_rec"], min(record["loss_rec"] for record in records)
     if error < 2 * best or collapsed(records, facts):
         return None
-    return f"reconstructions get worse: loss_rec {error:.3g}, it had been {best:.3g}. It may help to {facts.remedy}"
+    return f"reconstructions get worse: loss_rec {error:.3g}, it had been {best:.3g}. It may help to {_remedy(facts)}"
 
 
-RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
-    collapsed, learns_nothing, encoder_wins, margin_too_low, margin_too_high, decoder_wins, negative_gap,
-    reconstruction_lost,
-)  # fmt: skip
+def _remedy(facts: Facts) -> str:
+    return objectives.kind(facts.objective).remedy
+
+
+def rules(facts: Facts) -> tuple[Rule, ...]:
+    """The rules for a run, those of its objective included."""
+    return (collapsed, learns_nothing, *objectives.kind(facts.objective).rules, reconstruction_lost)
 
 
 class Health:
     """Follows a run record by record. before: the records of a run that goes on."""
 
     def __init__(self, facts: Facts, before: Sequence[Record] = ()):
-        self._facts, self._records = facts, []
-        self._held, self._texts = dict.fromkeys(RULES, 0), {}
+        self._facts, self._records, self._rules = facts, [], rules(facts)
+        self._held, self._texts = dict.fromkeys(self._rules, 0), {}
         for record in before:
             self.advise(record)
 
@@ -152,7 +81,7 @@ class Health:
         """What to tell the user after one more record: a line for each rule that has just come true for good."""
         self._records.append(record)
         lines = []
-        for rule in RULES:
+        for rule in self._rules:
             text = rule(self._records, self._facts)
             self._held[rule], self._texts[rule] = self._held[rule] + 1 if text else 0, text
             if self._held[rule] == PERSISTENCE:
@@ -162,7 +91,7 @@ class Health:
     @property
     def failing(self) -> list[str]:
         """The advice of every rule that holds now."""
-        return [self._texts[rule] for rule in RULES if self._held[rule] >= PERSISTENCE]
+        return [self._texts[rule] for rule in self._rules if self._held[rule] >= PERSISTENCE]
 
     @property
     def has_collapsed(self) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
 from introvae_jax.evaluation.scores import Score, headlines, number
-from introvae_jax.objectives.base import Terms
+from introvae_jax.objectives.base import Objective, Terms
 from introvae_jax.progress import duration
 from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
@@ -44,18 +44,19 @@ class Reporter:
     start: the step that the run resumes from; later records of an interrupted run are dropped. scored: whether the
     evaluation of that step, if there is one, stays.
     enabled: False on processes that write nothing; they still check for non-finite numbers.
-    learning_rate: by step. pauses: what the run does besides steps, for the time left.
+    learning_rate: by step. pauses: what the run does besides steps, for the time left. objective: adds to the lines.
     """
 
     def __init__(
         self, workdir: pathlib.Path, *, start: int, total: int, batch_size: int, enabled: bool, scored: bool = True,
         learning_rate: Callable[[int], float] | None = None, pauses: Pauses | None = None,
+        objective: type[Objective] = Objective,
     ):  # fmt: skip
         self.records_path = workdir / "metrics.jsonl"
         self._total, self._batch_size, self._enabled, self._start = total, batch_size, enabled, start
         self._pending: list[tuple[int, Terms]] = []
         self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
-        self._learning_rate, self._pauses = learning_rate, pauses
+        self._learning_rate, self._pauses, self._objective = learning_rate, pauses, objective
         if enabled:
             self._spool = Spool(workdir)
             self.records_path = self._spool.local / "metrics.jsonl"
@@ -143,7 +144,7 @@ class Reporter:
         shown = {tag(name): value for name, value in record.items() if name not in ("step", "wall_time")}
         self._tensorboard.scalars(record["step"], shown)
         self._spool.publish()
-        progress.say(summary(record, self._total, self._batch_size, self._pauses))
+        progress.say(summary(record, self._total, self._batch_size, self._pauses, self._objective))
 
     def _written(self) -> list[dict[str, float]]:
         return records.read(self.records_path, records.is_metrics)[0] if self.records_path.exists() else []
@@ -198,8 +199,11 @@ def tag(name: str) -> str:
     return OTHER_TAGS.get(name) or (f"{group}/{name.removeprefix(f'{group}_')}" if group else f"terms/{name}")
 
 
-def summary(record: dict[str, float], total: int, batch_size: int, pauses: Pauses | None = None) -> str:
-    """A record as one line: where the run stands, every loss term, and adversarial health.
+def summary(
+    record: dict[str, float], total: int, batch_size: int, pauses: Pauses | None = None,
+    objective: type[Objective] = Objective,
+) -> str:  # fmt: skip
+    """A record as one line: where the run stands, every loss term, and what `objective` adds.
 
     pauses: what the time left counts besides steps; "at least" where one of them has not been seen yet.
     """
@@ -212,10 +216,7 @@ def summary(record: dict[str, float], total: int, batch_size: int, pauses: Pause
     parts.append(f"error {record['loss_rec']:.2f}")
     kls = [f"{name} {record[f'kl_{name}']:.1f}" for name in ("real", "rec", "fake") if f"kl_{name}" in record]
     parts.append("kl " + " ".join(kls) + (f" gap {record['kl_gap']:+.1f}" if "kl_gap" in record else ""))
-    if "hinge_rec_active" in record:
-        parts.append(f"hinge rec {record['hinge_rec_active']:.0%} fake {record['hinge_fake_active']:.0%}")
-    if "exp_elbo_rec" in record:
-        parts.append(f"exp(ELBO) rec {record['exp_elbo_rec']:.3f} fake {record['exp_elbo_fake']:.3f}")
+    parts += objective.describe(record)
     parts.append(f"loss E {record['loss_encoder']:.2f} D {record['loss_decoder']:.2f}")
     return " | ".join(parts)
 

@@ -5,6 +5,7 @@ A kill cuts a line short, and disks and editors damage others. One bad line must
 
 from collections.abc import Callable
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -41,6 +42,11 @@ def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Reco
         elif line.strip() and number < len(lines):
             bad[number] = line
     return good, bad
+
+
+def read_metrics(path: str | os.PathLike) -> list[Record]:
+    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
+    return read(disk.place(path), is_metrics)[0]
 
 
 def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:

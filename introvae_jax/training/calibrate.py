@@ -13,12 +13,42 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
+from introvae_jax.data.source import Source
 from introvae_jax.objectives import terms
+from introvae_jax.training.state import State
+from introvae_jax.training.step import CALIBRATION, draw_key
 
 # Collections "batch_stats" by kind of pass: "encoder", "decoder" (of the prior) and "decoder_rec" (of real images).
 Statistics = dict[str, Any]
+
+
+class Calibration:
+    """The statistics of a run, measured on `config.checkpoint.calibration_batches` batches of training images.
+
+    rows: numbers of these images, [batches, B]; the same at every checkpoint.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, networks: tuple[nn.Module, nn.Module], train: Source):
+        self._train, self._has_batch_norm = train, config.model.norm == "batch"
+        self._calibrate = make_calibrator(*networks)
+        shape = config.checkpoint.calibration_batches, config.batch_size
+        order = np.random.default_rng(config.seed).permutation(len(train))  # images may be sorted by class
+        self.rows = order[np.arange(shape[0] * shape[1]) % len(order)].reshape(shape)
+
+    def statistics(self, state: State, *weights: str) -> dict[str, Statistics]:
+        """BatchNorm statistics under the `weights` named: "ema" (averaged), "raw" or both."""
+        if not self._has_batch_norm:
+            return {name: {} for name in weights}
+        images = [self._train[rows] for rows in self.rows]
+        params = {
+            "ema": (state.encoder.ema, state.decoder.ema),
+            "raw": (state.encoder.params, state.decoder.params),
+        }
+        key = draw_key(state, CALIBRATION)
+        return {name: self._calibrate(*params[name], images, key) for name in weights}
 
 
 def make_calibrator(encoder: nn.Module, decoder: nn.Module) -> Callable[..., Statistics]:

@@ -6,16 +6,17 @@ from concurrent import futures
 import errno
 import itertools
 import os
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
+import ml_collections
 import numpy as np
 
 from introvae_jax.data import loader
 from introvae_jax.data.source import Source
 from introvae_jax.errors import UserError, one_line
 from introvae_jax.objectives.base import Terms
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
 
 LONGEST = 1024  # steps in one program: how long a stop signal may wait
@@ -71,13 +72,13 @@ class Resident:
         return self._steps(state, self._replicas.split_rows(rows), self._images)
 
 
-def create(data: Any, source: Source, replicas: Replicas, *, batch_size: int, seed: int, start: int) -> Feed:
+def create(config: ml_collections.ConfigDict, source: Source, replicas: Replicas, *, start: int = 0) -> Feed:
     """The feed that `config.data` asks for, beginning with the batch of step `start` + 1."""
-    if data.cache == "device":
-        order = loader.order(len(source), batch_size=batch_size, seed=seed)
+    if config.data.cache == "device":
+        order = loader.order(len(source), batch_size=config.batch_size, seed=config.seed)
         return Resident(source, iter(order[start:]), replicas)
     batches = loader.batches(
-        source, batch_size=batch_size, seed=seed, start=start, threads=data.threads,
+        source, batch_size=config.batch_size, seed=config.seed, start=start, threads=config.data.threads,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
     return Streamed(batches, replicas)

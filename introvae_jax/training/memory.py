@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from introvae_jax import model
 from introvae_jax.errors import UserError
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.experiment import build_networks, example_shape
+from introvae_jax.parallel import Replicas
 
 COPIES = 4  # of each parameter in the state: itself, two moments of Adam, the average
 LAYERS = ("conv_general_dilated", "dot_general")
@@ -27,8 +27,8 @@ GIB = 2**30
 
 def least(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Bytes that a device needs at least: of the state, and for each image that it holds at a time."""
-    networks = [network.clone(axis_name=None) for network in model.build_networks(config)]
-    example = jnp.zeros((1, *model.example_shape(config)))
+    networks = [network.clone(axis_name=None) for network in build_networks(config)]
+    example = jnp.zeros((1, *example_shape(config)))
     inputs = example, jnp.zeros((1, config.model.z_dim))
     state, activations = 0, 0
     for network, x in zip(networks, inputs, strict=True):
@@ -40,7 +40,8 @@ def least(config: ml_collections.ConfigDict) -> tuple[int, int]:
 
 
 def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
-    """Raises UserError if the batch cannot fit on a device of `replicas`; does nothing where no limit is known."""
+    """Raises UserError if the batch cannot be split over `replicas` or cannot fit on a device, as far as is known."""
+    replicas.check_batch(config.batch_size)
     device = replicas.local[0]
     room = available(device)
     if room is None:
@@ -58,6 +59,15 @@ def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
             f"{device.device_kind} ({at_once:,} images at once) and {room / GIB:,.1f} GiB are available; a smaller "
             f"--config.batch_size, certainly no more than {largest:,}{remat} needs less (docs/memory.md)"
         )
+
+
+def out_of_memory(config: ml_collections.ConfigDict, replicas: Replicas) -> str:
+    """The error of a device that ran out of memory, and what to try."""
+    return (
+        f"out of memory with {config.batch_size // replicas.count} images of {config.data.size} pixels on "
+        f"each {replicas.local[0].device_kind}. --config.model.remat=True "
+        "or a smaller --config.batch_size take less (docs/memory.md)"
+    )
 
 
 def available(device: jax.Device) -> int | None:

@@ -14,6 +14,7 @@ from introvae_jax.evaluation.cache import Cache
 from introvae_jax.evaluation.comparing import Comparison
 from introvae_jax.evaluation.scores import Score
 from introvae_jax.evaluation.views import Views
+from introvae_jax.experiment import example_shape
 from introvae_jax.training.stop import StopRequest
 
 
@@ -41,7 +42,7 @@ class Scoring:
         held_out = subjects.of_split(splits, "test", "held_out", data, config.seed)
         views = Views(inception_path=config.eval.inception, flag="--config.eval.inception")
         self._comparison = Comparison(
-            of_sets, self._stoppable(real), model.example_shape(config), views,
+            of_sets, self._stoppable(real), example_shape(config), views,
             batch_size=batch_size, cache=Cache(real.stamp),
         )  # fmt: skip
         self._encoding = encoding.Encoding(of_encoder, self._stoppable(held_out), config, batch_size=batch_size)

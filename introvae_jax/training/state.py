@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 
-class Player(struct.PyTreeNode):
+class NetworkState(struct.PyTreeNode):
     """One of the two networks: parameters, optimizer state, and the moving average (EMA) of the parameters."""
 
     params: Any
@@ -17,12 +17,12 @@ class Player(struct.PyTreeNode):
     ema: Any
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "Player":
+    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "NetworkState":
         return cls(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
 
     def update(
         self, grads: Any, optimizer: optax.GradientTransformation, step: jax.Array, ema_decay: float
-    ) -> "Player":
+    ) -> "NetworkState":
         """One optimizer step, and the EMA after it.
 
         The decay starts low, min(ema_decay, (1 + step) / (10 + step)), so that the average forgets
@@ -31,7 +31,7 @@ class Player(struct.PyTreeNode):
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-        return Player(params, opt_state, optax.incremental_update(params, self.ema, 1.0 - decay))
+        return NetworkState(params, opt_state, optax.incremental_update(params, self.ema, 1.0 - decay))
 
 
 class State(struct.PyTreeNode):
@@ -39,8 +39,8 @@ class State(struct.PyTreeNode):
 
     step: jax.Array
     key: jax.Array
-    encoder: Player
-    decoder: Player
+    encoder: NetworkState
+    decoder: NetworkState
 
 
 def create(
@@ -58,6 +58,6 @@ def create(
     return State(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(key_train),
-        encoder=Player.create(params_e, optimizers[0]),
-        decoder=Player.create(params_d, optimizers[1]),
+        encoder=NetworkState.create(params_e, optimizers[0]),
+        decoder=NetworkState.create(params_d, optimizers[1]),
     )

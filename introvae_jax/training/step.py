@@ -1,4 +1,4 @@
-"""One training step: both losses, both gradients, both updates (IntroVAE, algorithm 1)."""
+"""One training step: both losses, both gradients, both updates (Algorithm 1 of IntroVAE, arXiv 1807.06358)."""
 
 from collections.abc import Callable
 import functools
@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 import optax
 
 from introvae_jax.objectives.base import Batch, Objective, Terms
-from introvae_jax.training.parallel import Replicas
+from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
 
 UPDATE_ORDERS = ("alternating", "simultaneous")
@@ -84,7 +84,7 @@ def make_step(
     what they have in common once compiled; tests/training/test_compiled.py counts.
     decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
     further one on new ones.
-    share_backward: whether the two losses may have backward passes in common too; objectives/slopes.py.
+    share_backward: whether the two losses may have backward passes in common too; objectives/shared_gradient.py.
     """
     bind = Partial if share_backward else functools.partial
 
@@ -95,19 +95,24 @@ def make_step(
         return decoder.apply({"params": params}, z)
 
     def step(state: State, images: jax.Array) -> tuple[State, Terms]:
+        # X <- mini-batch; Zp <- samples of the prior N(0, I)
         batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
+        # Z <- E(X); Xr <- D(Z), Xp <- D(Zp); L_AE; E(ng(Xr)), E(ng(Xp)); L_E, equation 11
         def encoder_loss(params: Any):
             networks = bind(encode, params), bind(decode, state.decoder.params)
             return objective.encoder_loss(*networks, batch, replicas.mean)
 
         (loss_e, (z, terms)), grads_e = jax.value_and_grad(encoder_loss, has_aux=True)(state.encoder.params)
         grads_e = replicas.average(grads_e)
+        # phi_E <- phi_E - eta * gradient of L_E, by Adam
         new_encoder = state.encoder.update(grads_e, optimizers[0], state.step, ema_decay)
-        judge = new_encoder if update_order == "alternating" else state.encoder
+        # Algorithm 1 encodes Xr and Xp with the updated encoder; "simultaneous" is this project's cheaper variant.
+        encoder_of_d = new_encoder if update_order == "alternating" else state.encoder
 
+        # E(Xr), E(Xp) without ng; L_D, equation 12
         def decoder_loss(params: Any, batch: Batch):
-            networks = bind(encode, judge.params), bind(decode, params)
+            networks = bind(encode, encoder_of_d.params), bind(decode, params)
             return objective.decoder_loss(*networks, batch, z, replicas.mean)
 
         new_decoder = state.decoder
@@ -118,6 +123,7 @@ def make_step(
                 batch = batch.replace(zp=zp)
             (loss_d, terms_d), grads_d = jax.value_and_grad(decoder_loss, has_aux=True)(new_decoder.params, batch)
             grads_d = replicas.average(grads_d)
+            # theta_D <- theta_D - eta * gradient of L_D, by Adam
             new_decoder = new_decoder.update(grads_d, optimizers[1], state.step, ema_decay)
         terms = {
             **terms, **terms_d, "loss_encoder": loss_e, "loss_decoder": loss_d,

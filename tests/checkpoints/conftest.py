@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny_run import config
 
-from introvae_jax.training import loop
-from introvae_jax.training.run import Run
+from introvae_jax.training import train_loop
+from introvae_jax.training.calibrate import Calibration
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +17,8 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     statistics = {"mean": np.arange(1000, dtype=np.float32)}  # its networks have no BatchNorm
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "statistics", lambda self, state, *weights: dict.fromkeys(weights, statistics))
-        assert loop.train(config(), workdir)
+        patch.setattr(Calibration, "statistics", lambda self, state, *weights: dict.fromkeys(weights, statistics))
+        assert train_loop.train(config(), workdir)
     return workdir
 
 

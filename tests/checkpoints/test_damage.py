@@ -10,7 +10,7 @@ from tiny_run import contents, load, resume
 
 from introvae_jax.checkpoints import files
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
-from introvae_jax.errors import AGAIN, UserError
+from introvae_jax.errors import EXIT_RETRY, UserError
 
 JSON = ("_CHECKPOINT_METADATA", "run/metadata", "state/_METADATA", "state/_sharding", "statistics/_METADATA")
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_stops_the_run(workdir, monk
     monkeypatch.setattr(Checkpoints, "restore_run", remove)
     with pytest.raises(UserError, match="another process removed or moved it") as caught:
         resume(workdir)
-    assert caught.value.status == AGAIN
+    assert caught.value.status == EXIT_RETRY
     monkeypatch.undo()
     assert int(resume(workdir).step) == 2
 
@@ -135,5 +135,5 @@ def test_a_checkpoint_that_vanishes_while_it_is_set_aside_stops_the_run(workdir)
     shutil.rmtree(workdir / "checkpoints/4")
     with pytest.raises(UserError, match="another process removed or moved it") as caught:
         checkpoints.set_aside(4)
-    assert caught.value.status == AGAIN
+    assert caught.value.status == EXIT_RETRY
     checkpoints.close()

@@ -14,8 +14,8 @@ import pytest
 from tiny_run import config, contents, resume
 
 from introvae_jax.checkpoints.checkpoint import Checkpoints
-from introvae_jax.errors import AGAIN, UserError
-from introvae_jax.training import loop
+from introvae_jax.errors import EXIT_RETRY, UserError
+from introvae_jax.training import train_loop
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -50,12 +50,14 @@ def test_an_input_output_error_of_any_file_moves_nothing(workdir, tmp_path, one_
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     for name, (step, status, said) in found.items():
-        assert step == 4 or (status == AGAIN and "Input/output error" in said), (name, step, said)
+        assert step == 4 or (status == EXIT_RETRY and "Input/output error" in said), (name, step, said)
     for name in READ:
-        assert found[f"checkpoints/4/{name}"][1] == AGAIN, name
+        assert found[f"checkpoints/4/{name}"][1] == EXIT_RETRY, name
         assert f"checkpoints/4/{name}: cannot be read" in found[f"checkpoints/4/{name}"][2]
-    assert any(status == AGAIN for name, (_, status, _) in found.items() if "/state/d/" in name)
-    assert any(status == AGAIN for name, (_, status, _) in found.items() if "/statistics/ocdbt.process_0/d/" in name)
+    assert any(status == EXIT_RETRY for name, (_, status, _) in found.items() if "/state/d/" in name)
+    assert any(
+        status == EXIT_RETRY for name, (_, status, _) in found.items() if "/statistics/ocdbt.process_0/d/" in name
+    )
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def test_too_many_open_files_are_no_damage(workdir):
             assert int(resume(workdir).step) == 4
         except UserError as error:
             stopped += 1
-            assert error.status == AGAIN, error
+            assert error.status == EXIT_RETRY, error
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert contents(workdir) == before
@@ -116,9 +118,9 @@ def test_too_many_open_files_are_no_damage(workdir):
     ("error", "status", "says"),
     [(MemoryError(), 1, "too little memory"),
      (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3 bytes"), 1, "too little memory"),
-     (ValueError("UNKNOWN: no [os_error_code='116'] here"), AGAIN, "Stale file handle"),
-     (ValueError("RESOURCE_EXHAUSTED: Failed to open [os_error_code='24']"), AGAIN, "Too many open files"),
-     (TimeoutError(errno.ETIMEDOUT, "slow"), AGAIN, "Connection timed out"),
+     (ValueError("UNKNOWN: no [os_error_code='116'] here"), EXIT_RETRY, "Stale file handle"),
+     (ValueError("RESOURCE_EXHAUSTED: Failed to open [os_error_code='24']"), EXIT_RETRY, "Too many open files"),
+     (TimeoutError(errno.ETIMEDOUT, "slow"), EXIT_RETRY, "Connection timed out"),
      (RuntimeError("can't start new thread"), 1, "nothing proves that its files are damaged")],
 )  # fmt: skip
 def test_an_error_that_passes_is_no_damage(workdir, monkeypatch, error, status, says, manifest):
@@ -145,7 +147,7 @@ def test_a_bucket_that_does_not_answer_is_no_damage(workdir, monkeypatch):
         monkeypatch.setattr(place, fail)
         with pytest.raises(UserError, match="503 Service Unavailable") as caught:
             checkpoints.restore_run(4)
-        assert caught.value.status == AGAIN
+        assert caught.value.status == EXIT_RETRY
         assert type(caught.value) is UserError
 
 
@@ -155,19 +157,19 @@ def test_a_file_that_stalls_ends_the_start_with_one_line(workdir, tmp_path, run_
     }.items()]  # fmt: skip
     done = run_command(
         "introvae_jax.main", "--config=configs/toy2d.py:8gaussians,vae", *flags, f"--workdir={workdir}",
-        "--stall_timeout=4", timeout=120, LD_PRELOAD=failing_read(tmp_path),
+        "--step_timeout=4", timeout=120, LD_PRELOAD=failing_read(tmp_path),
         STALLED_FILE=str(workdir / "checkpoints/4/run/metadata"),
     )  # fmt: skip
-    assert done.returncode == AGAIN, done.stderr
+    assert done.returncode == EXIT_RETRY, done.stderr
     (line,) = done.stderr.splitlines()
-    assert "reading the checkpoints has taken more than 4 s (--stall_timeout)" in line
+    assert "reading the checkpoints has taken more than 4 s (--step_timeout)" in line
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
 
 
 @pytest.mark.parametrize("name", ["a[abc]", "a\\b", "a*", "a?b", "a\udcffb"])
 def test_a_path_that_orbax_cannot_read_is_refused_before_training(tmp_path, name):
     with pytest.raises(UserError, match=r"--workdir=.*rename the directory"):
-        loop.train(config(), tmp_path / name)
+        train_loop.train(config(), tmp_path / name)
     assert not (tmp_path / name / "checkpoints").exists()
 
 

@@ -5,11 +5,12 @@ import functools
 import jax
 
 from configs import toy2d
+from introvae_jax import parallel
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop, parallel
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment
+from introvae_jax.training import resume as resume_lib
 
 
 def config(steps=4, **optim):
@@ -24,10 +25,10 @@ def config(steps=4, **optim):
 
 def resume(workdir, allow_restart=False):
     """The state from which a start of the run would train on."""
-    run = Run(config(), workdir, source.open_splits(config().data), parallel.replicas())
-    checkpoints = loop._open_checkpoints(workdir, run.config)
+    experiment, identity = Experiment(config(), parallel.replicas()), source.open_splits(config().data).identity
+    checkpoints = resume_lib.open_checkpoints(workdir, config().checkpoint.keep)
     try:
-        return loop._start_or_resume(run, checkpoints, allow_restart)
+        return resume_lib.restore_or_init(experiment, identity, checkpoints, workdir, allow_restart)
     finally:
         checkpoints.close()
 
@@ -35,8 +36,8 @@ def resume(workdir, allow_restart=False):
 @functools.cache
 def template():
     """The shapes of the state."""
-    run = Run(config(), None, source.open_splits(config().data), parallel.replicas())
-    return run.replicas.replicate(jax.jit(run.fresh_state)())
+    experiment = Experiment(config(), parallel.replicas())
+    return experiment.replicas.replicate(jax.jit(experiment.init_state)())
 
 
 def load(workdir, step=4):

@@ -16,7 +16,7 @@ import introvae_jax
 from introvae_jax import pictures
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import comparing, job, scores
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 
 def evaluate(*metrics, **options):
@@ -219,7 +219,7 @@ def test_a_model_of_points_is_sent_elsewhere(tmp_path):
     config = toy2d.get_config("rings,vae,small")
     config.steps, config.model.width, config.model.depth = 1, 8, 1
     config.log.every = config.checkpoint.every = 1
-    loop.train(config, tmp_path / "run")
+    train_loop.train(config, tmp_path / "run")
     with pytest.raises(UserError, match=r"is a model of points: python -m benchmarks\.toy2d"):
         evaluate("swd4", workdir=tmp_path / "run")
 

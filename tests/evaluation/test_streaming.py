@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small import blobs
 
+from introvae_jax import parallel
 from introvae_jax.data import loader
 from introvae_jax.evaluation import collecting, streaming, subjects
 from introvae_jax.evaluation.views import View, Views
 from introvae_jax.metrics import frechet, ssim, swd
-from introvae_jax.training import parallel
 
 
 class Seen:

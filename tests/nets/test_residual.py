@@ -123,8 +123,8 @@ def test_stored_statistics_make_images_independent_of_each_other():
     decoder = Decoder(**SMALL, image_channels=1)
     z = jax.random.normal(jax.random.key(1), (4, 3))
     variables = decoder.init(jax.random.key(0), z)
-    together = decoder.apply(variables, z, stored=True)
-    alone = decoder.apply(variables, z[:1], stored=True)
+    together = decoder.apply(variables, z, use_running_average=True)
+    alone = decoder.apply(variables, z[:1], use_running_average=True)
     np.testing.assert_allclose(together[:1], alone, atol=1e-6)
     np.testing.assert_allclose(together, decoder.apply(variables, z), atol=1e-5)  # moments of this very batch
 

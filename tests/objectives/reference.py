@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.nets import residual
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
@@ -195,11 +194,11 @@ def fresh_state(pair, optimizers, shape):
         values = scale * draw.standard_normal(leaf.shape) + (path[-1].key == "scale")
         return jnp.asarray(values, jnp.float32)
 
-    players = (
-        state_lib.Player.create(jax.tree_util.tree_map_with_path(parameter, player.params), optimizer)
-        for player, optimizer in zip((shapes.encoder, shapes.decoder), optimizers, strict=True)
+    networks = (
+        state_lib.NetworkState.create(jax.tree_util.tree_map_with_path(parameter, network.params), optimizer)
+        for network, optimizer in zip((shapes.encoder, shapes.decoder), optimizers, strict=True)
     )
-    return state_lib.State(jnp.int32(0), jnp.array([0, 7], jnp.uint32), *players)
+    return state_lib.State(jnp.int32(0), jnp.array([0, 7], jnp.uint32), *networks)
 
 
 @dataclasses.dataclass

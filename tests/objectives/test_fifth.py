@@ -9,7 +9,7 @@ import numpy as np
 from configs import digits
 import introvae_jax
 from introvae_jax import objectives
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "extending.md"
 
@@ -23,7 +23,7 @@ def test_the_objective_of_the_page_trains_and_samples(tmp_path, monkeypatch):
     config.objective.name, config.objective.warmup_steps = "free_bits", 0
     config.steps, config.batch_size, config.model.channels = 4, 8, (4, 4, 8)
     config.checkpoint.every, config.checkpoint.calibration_batches = 4, 2
-    loop.train(config, tmp_path / "run")
+    train_loop.train(config, tmp_path / "run")
     assert introvae_jax.load(tmp_path / "run").sample(2).shape == (2, 32, 32, 1)
 
 

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from configs import celebahq, cifar10, digits, toy2d
+from introvae_jax import parallel
+from introvae_jax.experiment import Experiment
 from introvae_jax.objectives import age
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
+from introvae_jax.planning import compiled_step
 
 # Parameters of encoder and decoder. The released scripts build theirs with 1x1 convolutions between equal counts.
 RELEASED = {"256,released": (22_973_600, 16_452_963), "1024,released": (27_969_616, 21_428_147)}
@@ -18,7 +19,7 @@ PAPER = {"256": (22_711_456, 16_190_819), "1024": (27_445_328, 20_903_859)}
 
 @pytest.mark.parametrize("argument", [*RELEASED, *PAPER])
 def test_parameter_counts_of_celebahq(argument):
-    assert program.parameters(celebahq.get_config(argument)) == (RELEASED | PAPER)[argument]
+    assert compiled_step.parameters(celebahq.get_config(argument)) == (RELEASED | PAPER)[argument]
 
 
 @pytest.mark.parametrize("argument", RELEASED)
@@ -46,7 +47,7 @@ def test_adam_moves_as_in_soft_introvae(name):
     build, values = SOFT[name]
     theirs = optax.adam(2e-4, eps=1e-8)
     grads = 10.0 ** np.random.default_rng(0).uniform(-8, -4, (5, 100)).astype(np.float32)  # of theirs: as small as 1e-8
-    for ours in program.run_without_images(build(), parallel.Replicas((), 1)).optimizers:
+    for ours in Experiment(build(), parallel.Replicas((), 1)).optimizers:
         state, expected = ours.init(jnp.zeros(100)), theirs.init(jnp.zeros(100))
         for grad in grads:
             moved, state = ours.update(grad * values, state)
@@ -68,7 +69,7 @@ def test_the_rate_of_age_is_halved_each_40_epochs():
     for epoch in range(150):
         rate /= 2 if epoch % 40 == 39 else 1
         expected += [rate] * 781
-    encoder, decoder = program.run_without_images(config, parallel.Replicas((), 1)).optimizers
+    encoder, decoder = Experiment(config, parallel.Replicas((), 1)).optimizers
     for adam, updates in ((encoder, 1), (decoder, 2)):
         for step in (0, 39 * 781 - 1, 39 * 781, 79 * 781 - 1, 79 * 781, 119 * 781 - 1, 119 * 781, 150 * 781 - 1):
             state = optax.tree.set(adam.init(jnp.zeros(())), count=jnp.int32(step * updates), mu=0.0, nu=0.0)

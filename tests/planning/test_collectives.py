@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from configs import digits
-from introvae_jax.planning import collectives, program
+from introvae_jax.planning import collectives, compiled_step
 
 TEXT = """
 ENTRY %main {
@@ -30,7 +30,9 @@ def compiled(norm, count):
     config = digits.get_config()
     config.model.channels, config.model.z_dim, config.model.norm = (8, 8, 8), 4, norm
     config.batch_size = 2 * count
-    return program.compile_step(config, jax.devices()[:count]).as_text(), 4 * sum(program.parameters(config))
+    return compiled_step.compile_step(config, jax.devices()[:count]).as_text(), 4 * sum(
+        compiled_step.parameters(config)
+    )
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
@@ -52,7 +54,7 @@ def test_the_plan_s_estimate_of_exchanges_is_near_the_compiled_number():
     config = digits.get_config()
     config.model.channels, config.model.z_dim, config.batch_size = (8, 8, 8), 4, 4
     counted = collectives.by_kind(compiled("batch", 2)[0])["all-reduce"][0]
-    assert program.exchanges(config) == pytest.approx(counted, rel=0.15)
+    assert compiled_step.exchanges(config) == pytest.approx(counted, rel=0.15)
 
 
 def test_one_device_exchanges_nothing():

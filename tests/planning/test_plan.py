@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from configs import digits
+from introvae_jax import parallel
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
-from introvae_jax.planning import job, program, report, target
-from introvae_jax.training import memory, parallel
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment
+from introvae_jax.planning import compiled_step, planner, report, target
+from introvae_jax.training import memory
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +24,21 @@ def config():
 
 @pytest.fixture(scope="module")
 def planned(config):
-    return job.plan(config, "tiny")
+    return planner.plan(config, "tiny")
 
 
 @pytest.fixture(scope="module")
-def trained(config, tmp_path_factory):
-    """The run itself, with images, and its compiled step on one device."""
-    run = Run(config, tmp_path_factory.mktemp("run"), source.open_splits(config.data),
-              parallel.replicas(tuple(jax.devices()[:1])))  # fmt: skip
-    state = run.replicas.replicate(run.fresh_state())
-    images = run.replicas.split(run.splits.train[np.arange(8)])
+def trained(config):
+    """The state, a batch of real images and the step that training compiles, on one device."""
+    run = Experiment(config, parallel.replicas(tuple(jax.devices()[:1])))
+    state = run.replicas.replicate(run.init_state())
+    images = run.replicas.split(source.open_splits(config.data).train[np.arange(8)])
     return state, images, run.replicas.map(run.make_step("introvae")).lower(state, images).compile()
 
 
 def test_parameters_are_those_of_the_run(planned, trained):
     state = trained[0]
-    sizes = [sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.encoder, state.decoder)]
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in (state.encoder, state.decoder)]
     assert list(planned.parameters) == sizes
 
 
@@ -49,7 +49,7 @@ def test_the_state_takes_what_its_arrays_take(planned, trained):
 
 
 def test_flops_and_memory_are_those_of_the_training_program(planned, trained):
-    real = program.describe(trained[2], 8, trained[1].nbytes, seconds=0.0)
+    real = compiled_step.describe(trained[2], 8, trained[1].nbytes, seconds=0.0)
     assert planned.program.flops == pytest.approx(real.flops, rel=1e-3)
     assert planned.program.moved == pytest.approx(real.moved, rel=1e-2)
     assert planned.program.memory.total == pytest.approx(real.memory.total, rel=1e-2)
@@ -66,12 +66,12 @@ def test_so_it_is_where_least_is_kept(config, key):
     """A VAE has the fewest passes; recomputed blocks keep the least."""
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict({key: {"objective.name": "vae", "model.remat": True}[key]})
-    compiled = program.measure(config, jax.devices()[0], 8).memory
+    compiled = compiled_step.measure(config, jax.devices()[0], 8).memory
     assert 0 < 8 * memory.least(config)[1] < compiled.batch + compiled.temporaries
 
 
 def test_another_batch_takes_what_was_extrapolated(config, planned):
-    real = program.measure(config, jax.devices()[0], 32)
+    real = compiled_step.measure(config, jax.devices()[0], 32)
     assert planned.memory(32) == pytest.approx(real.memory.total, rel=0.1)
 
 
@@ -108,8 +108,13 @@ def test_times_follow_from_flops_peak_and_utilisation():
     assert chip.seconds(1e12, 5e12, "bfloat16") == pytest.approx(5.0)  # traffic is slower than arithmetic
 
 
-PROGRAM = program.Program(
-    batch=16, memory=program.Memory(2**20, 2**20, 2**20, 0), flops=0.6e12, moved=23.2e9, operations=3_000, seconds=1.0
+PROGRAM = compiled_step.Program(
+    batch=16,
+    memory=compiled_step.Memory(2**20, 2**20, 2**20, 0),
+    flops=0.6e12,
+    moved=23.2e9,
+    operations=3_000,
+    seconds=1.0,
 )
 A100 = report.Chip("A100-80", "gpu", 312, 80, 2_039, 300)
 
@@ -149,7 +154,7 @@ def test_the_text_says_what_is_an_estimate():
 
 def test_operations_are_what_the_entry_computation_runs():
     assert (
-        program.operations(
+        compiled_step.operations(
             "%inner (x: f32[2]) -> f32[2] {\n  ROOT %a = f32[2]{0} add(%x, %x)\n}\n\n"
             "ENTRY %main (p: f32[2]) -> (f32[2]) {\n  %p = f32[2]{0} parameter(0)\n"
             "  %f = f32[2]{0} fusion(%p), calls=%i\n"

@@ -13,7 +13,7 @@ import introvae_jax
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.released import conversion, mapping, torch_file
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 NETWORKS = {
     "introvae": "introvae", "introvae_expand": "introvae",
@@ -209,7 +209,7 @@ def test_the_main_job_goes_on_from_the_weights(saved, tmp_path, image_folder):
     assert stored["converted_from"] == {"file": "introvae.pth", "sha256": digest, "family": "introvae"}
     before = introvae_jax.load(workdir, weights="raw")
 
-    loop.train(config, workdir)
+    train_loop.train(config, workdir)
     after = introvae_jax.load(workdir, weights="raw")
     assert (before.step, after.step) == (0, 2)
     assert Checkpoints(workdir).restore_run(2)["data_identity"] != ""

@@ -5,10 +5,15 @@ import pathlib
 
 import pytest
 
+from introvae_jax import objectives
+from introvae_jax.objectives import introvae_health as introvae
+from introvae_jax.objectives import soft_introvae
+from introvae_jax.objectives.base import Facts
 from introvae_jax.reporting import health
-from introvae_jax.reporting.health import PATIENCE, PERSISTENCE, Facts, Health
+from introvae_jax.reporting.health import PATIENCE, PERSISTENCE, Health
 
-FACTS = Facts({"name": "introvae", "margin": 25.0, "beta_neg": 256.0}, constant_error=26.0)
+FACTS = Facts({"name": "introvae", "margin": 25.0}, constant_error=26.0)
+SOFT_FACTS = Facts({"name": "soft_introvae", "beta_neg": 256.0}, constant_error=26.0)
 WARM_UP = {"loss_rec": 12.0, "kl_real": 14.0}
 HEALTHY = {
     "loss_rec": 11.5, "kl_real": 20.0, "kl_rec": 25.6, "kl_fake": 24.4, "kl_gap": 5.0,
@@ -20,19 +25,23 @@ AGE = {"loss_rec": 15.0, "kl_real": 1.5, "kl_fake": 1.9, "kl_gap": 0.4}
 
 SICK = {
     health.collapsed: (HEALTHY, {"loss_rec": 26.5, "kl_real": 0.1}, "26.5 is that of the mean image"),
-    health.encoder_wins: (HEALTHY, {"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0,
+    introvae.encoder_wins: (HEALTHY, {"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0,
                                     "kl_fake": 80.0}, "kl_rec 90 and kl_fake 80 are far above the margin 25"),
-    health.margin_too_low: (HEALTHY, {"kl_real": 30.0, "hinge_rec_active": 0.0}, "kl_real 30.0 lies above it (25)"),
-    health.margin_too_high: (HEALTHY, {"loss_rec": 16.0, "kl_rec": 35.0, "kl_fake": 35.0, "kl_gap": 15.0},
+    introvae.margin_too_low: (HEALTHY, {"kl_real": 30.0, "hinge_rec_active": 0.0}, "kl_real 30.0 lies above it (25)"),
+    introvae.margin_too_high: (HEALTHY, {"loss_rec": 16.0, "kl_rec": 35.0, "kl_fake": 35.0, "kl_gap": 15.0},
                              "loss_rec rose from 11.5 to 16 and the gap to +15.0"),
-    health.decoder_wins: (HEALTHY, {"hinge_fake_active": 1.0, "kl_fake": 2.0}, "kl_fake 2.0 is far below kl_real"),
-    health.negative_gap: (SOFT, {"kl_gap": -3.0}, "Lower beta_neg (256)"),
+    introvae.decoder_wins: (HEALTHY, {"hinge_fake_active": 1.0, "kl_fake": 2.0}, "kl_fake 2.0 is far below kl_real"),
+    soft_introvae.negative_gap: (SOFT, {"kl_gap": -3.0}, "Lower beta_neg (256)"),
     health.reconstruction_lost: (HEALTHY, {"loss_rec": 23.2}, "loss_rec 23.2, it had been 11.5"),
 }  # fmt: skip
 
 
+def facts(records):
+    return SOFT_FACTS if any("exp_elbo_rec" in record for record in records) else FACTS
+
+
 def advice(records):
-    doctor = Health(FACTS)
+    doctor = Health(facts(records))
     return [doctor.advise(record) for record in records]
 
 
@@ -72,7 +81,8 @@ def test_real_images_beyond_the_margin_are_one_illness_and_not_two():
 
 
 def test_every_rule_has_a_case():
-    assert {*SICK, health.learns_nothing} == set(health.RULES)
+    kinds = [Facts({"name": name}, 0.0) for name in objectives.OBJECTIVES]
+    assert {*SICK, health.learns_nothing} == {rule for kind in kinds for rule in health.rules(kind)}
 
 
 def test_a_run_that_never_learns_is_told_after_a_while():
@@ -108,7 +118,7 @@ def test_a_run_that_goes_on_remembers():
 
 def test_only_a_collapse_is_past_help():
     for rule, (healthy, change, _) in SICK.items():
-        doctor = Health(FACTS)
+        doctor = Health(facts([healthy]))
         for record in [healthy] * 5 + [healthy | change] * PERSISTENCE:
             doctor.advise(record)
         assert doctor.has_collapsed == (rule is health.collapsed)
@@ -135,3 +145,11 @@ def test_real_healthy_runs_are_left_alone(name, objective):
     doctor = Health(Facts({"name": objective, "margin": 25.0, "beta_neg": 256.0}, 26.0))
     assert not any(map(doctor.advise, RUNS[name]))
     assert not doctor.failing
+
+
+def test_a_margin_that_is_logged_counts_instead_of_the_config_s():
+    healthy = HEALTHY | {"margin": 40.0}
+    beyond = healthy | {"kl_real": 30.0, "hinge_rec_active": 0.0}  # above the config's 25, below the logged 40
+    assert not any(advice([healthy] * 5 + [beyond] * 10))
+    (line,) = sum(advice([healthy] * 5 + [beyond | {"kl_real": 41.0}] * 10), [])  # noqa: RUF017
+    assert "kl_real 41.0 lies above it (40)" in line

@@ -11,7 +11,10 @@ from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
 from introvae_jax.evaluation.scores import Score
-from introvae_jax.reporting import logging, tensorboard, time_left
+from introvae_jax.objectives.introvae import IntroVAE
+from introvae_jax.objectives.soft_introvae import SoftIntroVAE
+from introvae_jax.objectives.vae import VAE
+from introvae_jax.reporting import logging, records, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
@@ -37,14 +40,14 @@ def arrays(**terms):
 
 
 def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
-    report = reporter(tmp_path)
+    report = reporter(tmp_path, objective=IntroVAE)
     report.resume(compiles=True)
     report.collect(1, arrays(**TERMS))
     report.resume(compiles=False)
     report.collect(2, arrays(**TERMS | {"loss_rec": 4.0} | ADVERSARIAL))
     report.report()
     report.close()
-    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")
+    (record,) = records.read_metrics(tmp_path / "metrics.jsonl")
     assert (record["step"], record["kimg"], record["loss_rec"], record["kl_fake"]) == (2, 0.02, 3.0, 11.0)
     assert record["images_per_second"] > 0
     line = capsys.readouterr().err
@@ -67,7 +70,7 @@ def test_steps_that_come_together_are_reported_as_if_they_had_come_one_by_one(tm
     for report in (single, together):
         report.report()
         report.close()
-    one, other = (pictures.read_records(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
+    one, other = (records.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
     for record in (*one, *other):
         del record["seconds"], record["wall_time"]
     assert one == other
@@ -82,7 +85,7 @@ def test_a_non_finite_term_is_named_with_its_step(tmp_path, value):
     with pytest.raises(logging.NonFinite, match=f"kl_real is {value} at step 2"):
         report.report()
     report.close()
-    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")  # what came before it is kept
+    (record,) = records.read_metrics(tmp_path / "metrics.jsonl")  # what came before it is kept
     assert (record["step"], record["kl_real"]) == (1, 5.0)
 
 
@@ -90,7 +93,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
     lines = [json.dumps({"step": step}) for step in (5, 10, 15)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 2')
     reporter(tmp_path, start=10).close()
-    assert [r["step"] for r in pictures.read_records(tmp_path / "metrics.jsonl")] == [5, 10]
+    assert [r["step"] for r in records.read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
 def test_a_damaged_line_is_set_aside_and_costs_no_other(tmp_path, capfd, bad):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n' + bad + b'\n\n{"step": 10}\n{"step": 15}')  # the last one lost its newline
-    assert [r["step"] for r in pictures.read_records(path)] == [5, 10, 15]
+    assert [r["step"] for r in records.read_metrics(path)] == [5, 10, 15]
     reporter(tmp_path, start=15).close()
     assert path.read_bytes() == b'{"step": 5}\n{"step": 10}\n{"step": 15}\n'
     assert (tmp_path / "metrics.jsonl.bad").read_bytes() == bad + b"\n"
@@ -152,7 +155,7 @@ def test_a_record_tells_time_and_learning_rate_and_time_goes_on_after_a_restart(
     report.collect(20, arrays(**TERMS))
     report.report()
     report.close()
-    record = pictures.read_records(tmp_path / "metrics.jsonl")[-1]
+    record = records.read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert record["learning_rate"] == 0.5 / 20
     assert 1_000 <= record["seconds"] < 1_500  # those of step 10 and a moment; step 15 is trained anew
     assert record["wall_time"] > 1.7e9
@@ -213,8 +216,8 @@ def test_grids_and_pairs_put_images_where_they_belong():
 
 def test_curves_of_a_single_record_show_it(tmp_path):
     """A line of one point has no length."""
-    for name, records in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
-        plots.curves(records, tmp_path / name, margin=None)
+    for name, found in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
+        plots.curves(found, tmp_path / name, IntroVAE.panels)
     empty, one = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("empty", "one"))
     colours = [np.ptp(picture[60:330], axis=-1).max(0) for picture in (empty, one)]  # inside the upper panels
     middle = slice(180, 380)  # of the first one, away from its legend and its axes
@@ -223,6 +226,25 @@ def test_curves_of_a_single_record_show_it(tmp_path):
 
 def test_curves_are_drawn_from_records(tmp_path):
     records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0} for s in (1, 2, 3)]
-    plots.curves(records, tmp_path / "curves.png", margin=30.0)
+    plots.curves(records, tmp_path / "curves.png", IntroVAE.panels, {"margin": 30.0})
     assert Image.open(tmp_path / "curves.png").size == (1100, 700)
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_margin_that_is_logged_takes_the_place_of_the_config_s(tmp_path):
+    """Without the term the config's margin is a level line; with it, a curve of the logged values."""
+    records = [{"step": s, "loss_rec": 10.0, "kl_real": 5.0} for s in (1, 2, 3)]
+    moving = [record | {"margin": 8.0 + record["step"]} for record in records]
+    shown = {}
+    for name, found in {"fixed": records, "moving": moving}.items():
+        for margin in (9.0, 30.0):
+            plots.curves(found, tmp_path / "curves.png", IntroVAE.panels, {"margin": margin})
+            shown[name, margin] = (tmp_path / "curves.png").read_bytes()
+    assert shown["fixed", 9.0] != shown["fixed", 30.0]
+    assert shown["moving", 9.0] == shown["moving", 30.0] != shown["fixed", 9.0]
+
+
+def test_each_objective_adds_its_terms_to_the_line():
+    record = TERMS | {"step": 1, "kimg": 0.1, "exp_elbo_rec": 0.5, "exp_elbo_fake": 0.25}
+    assert "exp(ELBO) rec 0.500 fake 0.250" in logging.summary(record, 10, 1, objective=SoftIntroVAE)
+    assert "exp(ELBO)" not in logging.summary(record, 10, 1, objective=VAE)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
 from configs import digits
 from introvae_jax import processes
 from introvae_jax.data import loader
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 
 def record_what_is_read(path):
@@ -33,7 +33,7 @@ def record_what_is_read(path):
 
 def main():
     port, count, index, workdir, *values = sys.argv[1:]
-    processes.start(f"localhost:{port}", int(count), int(index), silence=10)
+    processes.start(f"localhost:{port}", int(count), int(index), peer_timeout=10)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     config = digits.get_config()
@@ -41,7 +41,7 @@ def main():
         {k: ast.literal_eval(v) for k, _, v in (value.partition("=") for value in values)}
     )
     record_what_is_read(workdir / f"seen_{count}_{index}_until_{config.steps}.txt")
-    loop.train(config, workdir)
+    train_loop.train(config, workdir)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Recalibrated BatchNorm statistics against moments taken directly."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from configs import digits as digits_config
+from introvae_jax import parallel
 from introvae_jax.data import digits, source
+from introvae_jax.experiment import Experiment
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import calibrate, parallel, run
+from introvae_jax.training import calibrate
 
 OPTIONS = {"channels": (8, 8), "z_dim": 4}
 
@@ -40,12 +40,12 @@ def test_with_them_a_single_image_is_treated_as_in_its_batch():
     x = images[0] / np.float32(255)
     in_batch = encoder.apply({"params": params_e}, x)[0]
     variables = {"params": params_e, "batch_stats": statistics["encoder"]}
-    alone = np.concatenate([encoder.apply(variables, x[i : i + 1], stored=True)[0] for i in range(4)])
+    alone = np.concatenate([encoder.apply(variables, x[i : i + 1], use_running_average=True)[0] for i in range(4)])
     assert np.abs(alone - in_batch[:4]).mean() < 0.1 * np.std(in_batch)
 
     z = jax.random.normal(jax.random.key(9), (256, 4))
     in_batch = decoder.apply({"params": params_d}, z)
-    alone = decoder.apply({"params": params_d, "batch_stats": statistics["decoder"]}, z[:1], stored=True)
+    alone = decoder.apply({"params": params_d, "batch_stats": statistics["decoder"]}, z[:1], use_running_average=True)
     assert np.abs(alone - in_batch[:1]).mean() < 0.1 * np.std(in_batch)
 
 
@@ -60,7 +60,8 @@ def test_the_decoder_has_statistics_for_samples_and_for_reconstructions():
         wanted = decoder.apply({"params": params_d}, latents)
         errors = {
             name: np.abs(
-                decoder.apply({"params": params_d, "batch_stats": statistics[name]}, latents, stored=True) - wanted
+                decoder.apply({"params": params_d, "batch_stats": statistics[name]}, latents, use_running_average=True)
+                - wanted
             ).mean()
             for name in ("decoder", "decoder_rec")
         }
@@ -72,8 +73,8 @@ def test_a_run_calibrates_on_images_of_all_kinds():
     config = digits_config.get_config()
     config.checkpoint.calibration_batches = 16
     replicas = parallel.replicas(tuple(jax.devices()[:1]))
-    trained = run.Run(config, pathlib.Path(), source.open_splits(config.data), replicas)
-    rows = np.concatenate(trained._calibration_rows)
+    networks = Experiment(config, replicas).networks
+    rows = calibrate.Calibration(config, networks, source.open_splits(config.data).train).rows.ravel()
     labels = digits.load()[1][~digits.is_test()][rows]
     assert np.bincount(labels, minlength=10).min() > len(rows) / 20
     assert len(set(rows)) == len(rows)

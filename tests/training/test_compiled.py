@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from configs import default
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
+from introvae_jax.experiment import Experiment
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.planning import program
-from introvae_jax.training import parallel
+from introvae_jax.planning import compiled_step
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
@@ -90,13 +90,13 @@ def test_operations_are_the_ideal_ones_within_3_percent(order):
     config.batch_size, config.data.size, config.model.channels = 8, 32, (32, 64, 128)
     config.objective.update_order = order
     one = parallel.replicas((jax.devices()[0],))
-    networks = program.run_without_images(config, one).networks
+    networks = Experiment(config, one).networks
     inputs = jnp.zeros((8, 32, 32, 3)), jnp.zeros((8, config.model.z_dim))
     ideal = sum(
         passes * flops(jax.jit(network.apply).lower(jax.eval_shape(network.init, jax.random.key(0), x), x).compile())
         for passes, network, x in zip(IDEAL_PASSES[order], networks, inputs, strict=True)
     )
-    assert flops(program.compile_step(config, one.local)) == pytest.approx(ideal, rel=0.03)
+    assert flops(compiled_step.compile_step(config, one.local)) == pytest.approx(ideal, rel=0.03)
 
 
 def flops(compiled):

@@ -10,16 +10,20 @@ import pytest
 from runs import TIMES
 
 from configs import digits
+from introvae_jax import parallel
 from introvae_jax.errors import UserError
-from introvae_jax.training import feed, loop, parallel
+from introvae_jax.training import feed, train_loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
 
 
+def config(cache):
+    return ml_collections.ConfigDict({"data": {"cache": cache, "threads": 1}, "batch_size": 8, "seed": 3})
+
+
 def make_feed(cache, devices, start=0):
     replicas = parallel.replicas(tuple(jax.devices()[:devices]))
-    data = ml_collections.ConfigDict({"cache": cache, "threads": 1})
-    made = feed.create(data, IMAGES, replicas, batch_size=8, seed=3, start=start)
+    made = feed.create(config(cache), IMAGES, replicas, start=start)
 
     def step(state, images):  # exact whatever the number of devices: whole numbers, summed by place in the batch
         sums = images.astype(jnp.int32).sum((1, 2, 3))
@@ -44,9 +48,8 @@ class Dying:
 
 def test_whatever_a_reading_thread_dies_of_is_one_error_of_the_disk():
     replicas = parallel.replicas(tuple(jax.devices()[:1]))
-    data = ml_collections.ConfigDict({"cache": "host", "threads": 1})
     with pytest.raises(OSError, match=r"could not be read \(checksum of record 7 differs and a second line\)"):
-        made = feed.create(data, Dying(), replicas, batch_size=8, seed=3, start=0)
+        made = feed.create(config("host"), Dying(), replicas)
         made.use(lambda state, images: (state, {"sum": images.astype(jnp.int32).sum()}))
         for _ in range(4):
             made.advance(jnp.int32(0), 1)
@@ -100,7 +103,7 @@ def test_a_run_on_resident_images_ends_where_a_streamed_one_ends(tmp_path, monke
                   "log.every": 2, "log.pictures_every": 5, "checkpoint.every": 7, "checkpoint.keep": 9,
                   "objective.warmup_steps": 3, "data.cache": cache, "optim.learning_rate": 1e-5}  # fmt: skip
         config.update_from_flattened_dict(values)
-        loop.train(config, tmp_path / cache)
+        train_loop.train(config, tmp_path / cache)
         records = (tmp_path / cache / "metrics.jsonl").read_text().splitlines()
         runs[cache] = [json.loads(line) for line in records]
         assert sorted(int(path.name) for path in (tmp_path / cache / "checkpoints").iterdir()) == [7, 11]

@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from configs import digits, toy2d
+from introvae_jax import parallel
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop, memory, parallel
+from introvae_jax.training import memory, train_loop
 
 GIB = 2**30
 
@@ -62,11 +63,11 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_may(room):
 def test_training_refuses_it_before_it_reads_an_image_or_compiles(room, monkeypatch, tmp_path):
     room(GIB)
     monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiles"))
-    monkeypatch.setattr(loop.source, "open_splits", lambda _: pytest.fail("reads images"))
+    monkeypatch.setattr(train_loop.source, "open_splits", lambda _: pytest.fail("reads images"))
     config = digits.get_config()
     config.batch_size = 100_000
     with pytest.raises(UserError, match=r"config\.batch_size = 100000"):
-        loop.train(config, tmp_path / "run")
+        train_loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -192,13 +192,13 @@ def test_the_launchers_variables_name_a_process():
 )  # fmt: skip
 def test_contradictions_are_refused(given, message):
     with pytest.raises(UserError, match=message):
-        processes.start(*given, silence=10)
+        processes.start(*given, peer_timeout=10)
 
 
 def test_a_process_that_is_left_alone_says_so(one_device):
     script = (
-        "from introvae_jax import processes\nprocesses.COME_TOGETHER = 2\n"
-        f"processes.start('localhost:{portpicker.pick_unused_port()}', 2, 1, silence=10)\n"
+        "from introvae_jax import processes\nprocesses.INIT_TIMEOUT_S = 2\n"
+        f"processes.start('localhost:{portpicker.pick_unused_port()}', 2, 1, peer_timeout=10)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
                           timeout=50, check=False)  # fmt: skip
@@ -209,8 +209,8 @@ def test_a_process_that_is_left_alone_says_so(one_device):
 def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
     """As a read from a dead disk would hang."""
     script = (
-        "import time\nfrom introvae_jax.processes import Watch\n"
-        "with Watch(silence=5, patience=1) as watch:\n"
+        "import time\nfrom introvae_jax.training.watch import Watch\n"
+        "with Watch(peer_timeout=5, step_timeout=1) as watch:\n"
         "    watch.keep('the last good checkpoint is step 30 in RUN')\n"
         "    with watch.expecting('step 31'):\n        time.sleep(60)\n"
     )
@@ -218,6 +218,6 @@ def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
                           timeout=50, check=False)  # fmt: skip
     assert done.returncode == 75
     assert done.stderr == (
-        "introvae_jax: error: step 31 has taken more than 1 s (--stall_timeout): stopped, the last good checkpoint is "
+        "introvae_jax: error: step 31 has taken more than 1 s (--step_timeout): stopped, the last good checkpoint is "
         "step 30 in RUN; the same command goes on from there\n"
     )

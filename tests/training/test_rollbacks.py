@@ -11,8 +11,8 @@ from runs import records, state
 
 from configs import toy2d
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment
+from introvae_jax.training import train_loop
 
 
 def config(rollbacks, steps=30):
@@ -29,7 +29,7 @@ def sick(monkeypatch):
     """A function that makes the losses infinite at a step, as long as the noise is that of the `times` first keys."""
 
     def make_sick(at, times):
-        seen, make_step = [], Run.make_step
+        seen, make_step = [], Experiment.make_step
 
         def make(self, name, **changes):
             step = make_step(self, name, **changes)
@@ -42,14 +42,14 @@ def sick(monkeypatch):
 
             return poisoned
 
-        advance = loop.Session.advance
+        advance = train_loop.TrainLoop.run
 
         def note(self, state):
             seen.append((int(state.step), np.asarray(state.key).tolist()))
             return advance(self, state)
 
-        monkeypatch.setattr(Run, "make_step", make)
-        monkeypatch.setattr(loop.Session, "advance", note)
+        monkeypatch.setattr(Experiment, "make_step", make)
+        monkeypatch.setattr(train_loop.TrainLoop, "run", note)
         return seen
 
     return make_sick
@@ -57,7 +57,7 @@ def sick(monkeypatch):
 
 def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
     seen = sick(at=23, times=2)
-    assert loop.train(config(rollbacks=3), tmp_path)
+    assert train_loop.train(config(rollbacks=3), tmp_path)
     assert [step for step, _ in seen] == [0, 20, 20]
     assert len({tuple(key) for _, key in seen}) == 3
     entries = [json.loads(line) for line in (tmp_path / "rollbacks.jsonl").read_text().splitlines()]
@@ -74,23 +74,23 @@ def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
 def test_after_so_many_times_it_stops(sick, tmp_path):
     sick(at=23, times=9)
     with pytest.raises(UserError, match=r"is inf at step 24: stopped after 2 times back .* checkpoint is step 20"):
-        loop.train(config(rollbacks=2), tmp_path)
+        train_loop.train(config(rollbacks=2), tmp_path)
     with pytest.raises(
         UserError, match=r"stopped after 2 times back.*failed at the same step before"
     ):  # the count outlives the process
-        loop.train(config(rollbacks=2), tmp_path)
+        train_loop.train(config(rollbacks=2), tmp_path)
 
 
 def test_without_leave_it_stops_at_once(sick, tmp_path):
     sick(at=23, times=1)
     with pytest.raises(UserError, match=r"is inf at step 24: stopped, the last good checkpoint is step 20"):
-        loop.train(config(rollbacks=0), tmp_path)
+        train_loop.train(config(rollbacks=0), tmp_path)
     assert not (tmp_path / "rollbacks.jsonl").exists()
 
 
 def test_before_the_first_checkpoint_it_starts_over(sick, tmp_path):
     seen = sick(at=3, times=1)
-    assert loop.train(config(rollbacks=1, steps=10), tmp_path)
+    assert train_loop.train(config(rollbacks=1, steps=10), tmp_path)
     assert [step for step, _ in seen] == [0, 0]
 
 
@@ -99,11 +99,11 @@ def poisoned(monkeypatch):
     """A function that makes the parameters infinite at a step under the first key, with finite losses."""
 
     def make_poisoned(at):
-        make_step = Run.make_step
+        make_step = Experiment.make_step
 
         def make(self, name, **changes):
             step = make_step(self, name, **changes)
-            first = self.fresh_state().key
+            first = self.init_state().key
 
             def poison(state, images):
                 after, terms = step(state, images)
@@ -113,7 +113,7 @@ def poisoned(monkeypatch):
 
             return poison
 
-        monkeypatch.setattr(Run, "make_step", make)
+        monkeypatch.setattr(Experiment, "make_step", make)
 
     return make_poisoned
 
@@ -122,13 +122,13 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     run = config(rollbacks=0, steps=1)
     run.optim.learning_rate = 1e39  # beyond float32
     with pytest.raises(UserError, match=r"is not finite at step 1: stopped, no checkpoint had been written"):
-        loop.train(run, tmp_path)
+        train_loop.train(run, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_it_goes_back_from_a_state_that_is_not_finite(poisoned, tmp_path):
     poisoned(at=19)  # the last step before the checkpoint of step 20
-    assert loop.train(config(rollbacks=1), tmp_path)
+    assert train_loop.train(config(rollbacks=1), tmp_path)
     (entry,) = [json.loads(line) for line in (tmp_path / "rollbacks.jsonl").read_text().splitlines()]
     assert entry["to"] == 10
     assert "state/decoder/params" in entry["reason"]
@@ -140,9 +140,9 @@ def test_a_start_passes_over_a_checkpoint_that_is_not_finite(poisoned, tmp_path,
     poisoned(at=19)
     with monkeypatch.context() as patch:  # as older versions, which saved it
         patch.setattr("introvae_jax.checkpoints.digests.non_finite", lambda tree: None)
-        assert loop.train(config(rollbacks=0, steps=20), tmp_path)
+        assert train_loop.train(config(rollbacks=0, steps=20), tmp_path)
     monkeypatch.undo()
-    assert loop.train(config(rollbacks=0), tmp_path)
+    assert train_loop.train(config(rollbacks=0), tmp_path)
     said = capfd.readouterr().err
     assert "of its state is not finite); there is another one of step 10; moved to" in said
     assert "from step 10 to 30" in said
@@ -152,7 +152,7 @@ def test_a_start_passes_over_a_checkpoint_that_is_not_finite(poisoned, tmp_path,
 @pytest.mark.parametrize("left", ["nothing", "damaged/", "a few records"])
 def test_a_start_from_step_0_that_would_lose_progress_needs_a_flag(tmp_path, left):
     run = config(rollbacks=0, steps=40)
-    assert loop.train(run, tmp_path)
+    assert train_loop.train(run, tmp_path)
     if left == "damaged/":
         (tmp_path / "metrics.jsonl").unlink()
         (tmp_path / "damaged").mkdir()
@@ -162,30 +162,30 @@ def test_a_start_from_step_0_that_would_lose_progress_needs_a_flag(tmp_path, lef
     shutil.rmtree(tmp_path / "checkpoints")
     if left != "a few records":
         with pytest.raises(UserError, match=r"ends at step 40|damaged holds the checkpoint of step 40") as caught:
-            loop.train(run, tmp_path)
+            train_loop.train(run, tmp_path)
         assert caught.value.status == 1
         assert "--allow_restart" in str(caught.value)
-    assert loop.train(run, tmp_path, allow_restart=left != "a few records")
+    assert train_loop.train(run, tmp_path, allow_restart=left != "a few records")
     assert [record["step"] for record in records(tmp_path)] == list(range(5, 41, 5))
 
 
 def test_a_run_that_is_killed_after_it_went_back_ends_the_same(sick, tmp_path, monkeypatch):
     sick(at=23, times=1)
-    assert loop.train(config(rollbacks=1), tmp_path / "unbroken")
+    assert train_loop.train(config(rollbacks=1), tmp_path / "unbroken")
     monkeypatch.undo()
     seen = sick(at=23, times=1)
     kills = iter([False, True])
-    advance = loop.Session.advance
+    advance = train_loop.TrainLoop.run
 
     def killed_the_second_time(self, state):
         if next(kills, False):
             raise KeyboardInterrupt
         return advance(self, state)
 
-    monkeypatch.setattr(loop.Session, "advance", killed_the_second_time)
+    monkeypatch.setattr(train_loop.TrainLoop, "run", killed_the_second_time)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(config(rollbacks=1), tmp_path / "killed")
-    assert loop.train(config(rollbacks=1), tmp_path / "killed")
+        train_loop.train(config(rollbacks=1), tmp_path / "killed")
+    assert train_loop.train(config(rollbacks=1), tmp_path / "killed")
     assert len(seen) == 2
     jax.tree.map(np.testing.assert_array_equal, state(tmp_path / "unbroken", 30), state(tmp_path / "killed", 30))
 
@@ -195,6 +195,6 @@ def test_damaged_lines_of_the_count_are_set_aside(sick, tmp_path, capfd):
     path = tmp_path / "rollbacks.jsonl"
     path.write_bytes(b'\0\0\n{"to": 0, "reason": "kl_real is inf at step 3"}\n{"to": "x"}\n')
     with pytest.raises(UserError, match="stopped after 2 times back"):  # the whole one counts
-        loop.train(config(rollbacks=2), tmp_path)
+        train_loop.train(config(rollbacks=2), tmp_path)
     assert f"{path}: damaged lines 1, 3, moved to {path}.bad" in capfd.readouterr().err
     assert (tmp_path / "rollbacks.jsonl.bad").read_bytes() == b'\0\0\n{"to": "x"}\n'

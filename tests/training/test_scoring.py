@@ -18,7 +18,7 @@ from configs import digits
 import introvae_jax
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 from introvae_jax.training.scoring import Scoring, Stopped
 from introvae_jax.training.stop import StopRequest
 
@@ -168,7 +168,7 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics, config.eval.inception = 10, ("fid1k",), str(tmp_path / "nowhere.pth")
     with pytest.raises(UserError, match=r"nowhere\.pth: there is no such file"):
-        loop.train(config, tmp_path / "run")
+        train_loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -176,11 +176,11 @@ def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics = 10, ("swd16k",)
     with pytest.raises(UserError, match="swd16k needs 16,000 real images, and there are 4,500: ask for swd4500"):
-        loop.train(config, tmp_path / "run")
+        train_loop.train(config, tmp_path / "run")
     config = digits.get_config("age")
     config.eval.every, config.eval.metrics = 10, ("likelihood8",)
     with pytest.raises(UserError, match=r"model\.prior = 'sphere'"):
-        loop.train(config, tmp_path / "run")
+        train_loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -193,7 +193,7 @@ def test_the_rank_is_higher_for_a_better_model(metrics, best, figure, sign, unbr
     trained = introvae_jax.load(unbroken, batch_size=8)
     config = digits.get_config("vae")
     config.eval.metrics, config.eval.best = metrics, best
-    splits = loop.source.open_splits(config.data)
+    splits = train_loop.source.open_splits(config.data)
     scores, rank = Scoring(config, splits, "RUN", StopRequest()).score(trained)
     assert rank == sign * next(score.value for score in scores if score.name == figure)
 
@@ -201,7 +201,7 @@ def test_the_rank_is_higher_for_a_better_model(metrics, best, figure, sign, unbr
 def test_a_stop_is_seen_between_two_batches(unbroken):
     config, stop = digits.get_config("vae"), StopRequest()
     config.eval.metrics = ("active_units",)
-    scoring = Scoring(config, loop.source.open_splits(config.data), "RUN", stop)
+    scoring = Scoring(config, train_loop.source.open_splits(config.data), "RUN", stop)
     stop.requested = "SIGTERM"
     with pytest.raises(Stopped):
         scoring.score(introvae_jax.load(unbroken))

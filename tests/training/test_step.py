@@ -7,9 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from introvae_jax import objectives
+from introvae_jax import objectives, parallel
 from introvae_jax.nets.residual import Decoder, Encoder
-from introvae_jax.training import parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 
@@ -240,11 +239,11 @@ def test_dequantized_images_stay_in_their_grey_level_and_do_not_depend_on_the_de
 
 def test_ema_follows_its_formula():
     optimizer = optax.sgd(1.0)
-    player = state_lib.Player.create({"w": jnp.array([1.0])}, optimizer)
-    player = player.update({"w": jnp.array([1.0])}, optimizer, jnp.int32(0), 0.999)  # w: 1 -> 0, decay 1 / 10
-    np.testing.assert_allclose(player.ema["w"], 0.1, rtol=1e-5)
-    player = player.update({"w": jnp.array([1.0])}, optimizer, jnp.int32(10**6), 0.9)  # w: 0 -> -1, decay 0.9
-    np.testing.assert_allclose(player.ema["w"], 0.9 * 0.1 - 0.1, rtol=1e-5)
+    network = state_lib.NetworkState.create({"w": jnp.array([1.0])}, optimizer)
+    network = network.update({"w": jnp.array([1.0])}, optimizer, jnp.int32(0), 0.999)  # w: 1 -> 0, decay 1 / 10
+    np.testing.assert_allclose(network.ema["w"], 0.1, rtol=1e-5)
+    network = network.update({"w": jnp.array([1.0])}, optimizer, jnp.int32(10**6), 0.9)  # w: 0 -> -1, decay 0.9
+    np.testing.assert_allclose(network.ema["w"], 0.9 * 0.1 - 0.1, rtol=1e-5)
 
 
 def test_golden_first_step():

@@ -17,7 +17,7 @@ from test_rollbacks import config
 from tiny import DIGITS
 
 from introvae_jax import startup
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 from introvae_jax.training.stop import StopRequest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -95,7 +95,7 @@ def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, capfd):
     (tmp_path / "curves.png").mkdir()
     short = config(rollbacks=0, steps=20)
     short.log.pictures_every = 10
-    assert loop.train(short, tmp_path)
+    assert train_loop.train(short, tmp_path)
     said = capfd.readouterr().err
     assert said.count("warning") == 1
     assert f"{tmp_path}/pictures: " in said and "trains on without this picture" in said
@@ -103,7 +103,7 @@ def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, capfd):
 
 def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):
     trained = []
-    thread = threading.Thread(target=lambda: trained.append(loop.train(config(rollbacks=0, steps=10), tmp_path)))
+    thread = threading.Thread(target=lambda: trained.append(train_loop.train(config(rollbacks=0, steps=10), tmp_path)))
     thread.start()
     thread.join(timeout=200)
     assert trained == [True]

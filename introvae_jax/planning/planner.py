@@ -3,7 +3,7 @@
 import ml_collections
 
 from introvae_jax import config as config_lib
-from introvae_jax.planning import program, target
+from introvae_jax.planning import compiled_step, target
 from introvae_jax.planning.report import Plan
 
 
@@ -16,12 +16,12 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
     config_lib.validate(config)
     (device,) = target.devices(compiled_for)
     batch = config.batch_size
-    whole = program.measure(config, device, batch)
-    other = program.measure(config, device, batch // 2 if batch > 1 else 2)
+    whole = compiled_step.measure(config, device, batch)
+    other = compiled_step.measure(config, device, batch // 2 if batch > 1 else 2)
     side = f"{config.data.size} pixels" if config.data.source != "density" else "points"
     return Plan(
         title=f"{name}: {side}, batch {batch}, {config.objective.name}, {config.model.dtype}",
-        parameters=program.parameters(config), program=whole, other=other, steps=config.steps,
-        dtype=config.model.dtype, exchanges=program.exchanges(config),
+        parameters=compiled_step.parameters(config), program=whole, other=other, steps=config.steps,
+        dtype=config.model.dtype, exchanges=compiled_step.exchanges(config),
         compiled_for=f"{device.device_kind} ({device.platform})",
     )  # fmt: skip

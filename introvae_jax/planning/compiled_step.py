@@ -1,25 +1,20 @@
-"""The training step as a compiled program, made from a config alone: no images, no work directory, no arrays."""
+"""The compiled training step of a config and what its compiler says of it. Needs no images and runs nothing."""
 
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 import re
 import time
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from introvae_jax import model, progress
-from introvae_jax.data.source import Splits
+from introvae_jax import parallel, progress
 from introvae_jax.errors import UserError, one_line
-from introvae_jax.training import parallel
-from introvae_jax.training.run import Run
+from introvae_jax.experiment import Experiment, batch_shape
+from introvae_jax.training.state import State
 
 NO_WORK = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
-NO_IMAGES = Splits((None,), (), "")  # the length of a split is all that a run asks of it before it trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +49,9 @@ class Program:
 
 def parameters(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Parameters of encoder and decoder."""
-    state = jax.eval_shape(run_without_images(config, parallel.Replicas((), 1)).fresh_state)
-    return tuple(sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.encoder, state.decoder))
+    state = _state_shapes(config)
+    networks = state.encoder, state.decoder
+    return tuple(sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in networks)
 
 
 def exchanges(config: ml_collections.ConfigDict) -> int:
@@ -64,12 +60,12 @@ def exchanges(config: ml_collections.ConfigDict) -> int:
     The encoder passes three times, five where the decoder's loss sees the updated one; the decoder twice. The gradients
     and terms take a few more.
     """
-    state = jax.eval_shape(run_without_images(config, parallel.Replicas((), 1)).fresh_state)
+    state = _state_shapes(config)
     passes = (5 if config.objective.update_order == "alternating" else 3), 2
     of_norms = 0
     if config.model.norm == "batch":
-        for player, times in zip((state.encoder, state.decoder), passes, strict=True):
-            names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(player.params)]
+        for network, times in zip((state.encoder, state.decoder), passes, strict=True):
+            names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(network.params)]
             of_norms += 2 * times * sum(name.endswith("['scale']") for name in names)
     return of_norms + 3
 
@@ -81,17 +77,10 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     """
     replicas = parallel.Replicas(tuple(devices), len(devices))
     replicas.check_batch(config.batch_size)
-    run = run_without_images(config, replicas)
-    mesh = replicas.sharding.mesh
-    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)
-    # What jax.pmap is made of; it also takes devices that are not there.
-    step = jax.shard_map(
-        run.make_step(config.objective.name), mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False
-    )
-    state = _on(jax.eval_shape(run.fresh_state), jax.sharding.NamedSharding(mesh, whole))
-    images = _on(_batch(config), jax.sharding.NamedSharding(mesh, split))
+    experiment = Experiment(config, replicas)
+    step = experiment.make_step(config.objective.name)
     try:
-        return jax.jit(step, donate_argnums=0).lower(state, images).compile()
+        return replicas.lower(step, jax.eval_shape(experiment.init_state), batch_shape(config)).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -108,7 +97,7 @@ def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -
     with progress.phase(f"compiling the step for {device.device_kind}, batch {batch}", at_once=True):
         since = time.perf_counter()
         compiled = compile_step(config, [device])
-        return describe(compiled, batch, _bytes(_batch(config)), time.perf_counter() - since)
+        return describe(compiled, batch, _bytes(batch_shape(config)), time.perf_counter() - since)
 
 
 def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, seconds: float) -> Program:
@@ -132,20 +121,10 @@ def operations(text: str) -> int:
     return sum(name not in NO_WORK for name in found)
 
 
-def run_without_images(config: ml_collections.ConfigDict, replicas: parallel.Replicas) -> Run:
-    """What a run is made of, but for its images and its place on disk."""
-    return Run(config, pathlib.Path(), NO_IMAGES, replicas)
-
-
-def _batch(config: ml_collections.ConfigDict) -> jax.ShapeDtypeStruct:
-    """What reaches the step: images as bytes, or points."""
-    dtype = jnp.float32 if config.data.source == "density" else jnp.uint8
-    return jax.ShapeDtypeStruct((config.batch_size, *model.example_shape(config)), dtype)
+def _state_shapes(config: ml_collections.ConfigDict) -> State:
+    """Shapes of the state; nothing is allocated."""
+    return jax.eval_shape(Experiment(config, parallel.Replicas((), 1)).init_state)
 
 
 def _bytes(shape: jax.ShapeDtypeStruct) -> int:
     return int(np.prod(shape.shape)) * shape.dtype.itemsize
-
-
-def _on(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -1,0 +1,106 @@
+"""From a config to a computation: networks, optimizers, the first state and the training step.
+
+Training, planning, conversion and benchmarks build these here and nowhere else. This module reads no files or images.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from introvae_jax import objectives
+from introvae_jax.nets import mlp, residual
+from introvae_jax.objectives.base import Terms
+from introvae_jax.parallel import Replicas
+from introvae_jax.training import optimizer
+from introvae_jax.training import state as state_lib
+from introvae_jax.training import step as step_lib
+from introvae_jax.training.state import State
+
+
+class Experiment:
+    """What `config` says to compute on the devices of `replicas`.
+
+    networks: encoder and decoder. optimizers: of the encoder and of the decoder.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, replicas: Replicas):
+        self.config, self.replicas = config, replicas
+        self.networks = build_networks(config, replicas.axis_name)
+        optim = config.optim
+        self._rate = optimizer.schedule(
+            optim.schedule, learning_rate=optim.learning_rate, steps=config.steps,
+            decay_steps=optim.decay_steps, decay_factor=optim.decay_factor,
+        )  # fmt: skip
+        decoder_rate = optimizer.every(config.objective.decoder_updates, self._rate)
+        self.optimizers = tuple(
+            optimizer.create(
+                rate, beta1=optim.beta1, beta2=optim.beta2, epsilon=optim.epsilon, clip_norm=optim.clip_norm
+            )
+            for rate in (self._rate, decoder_rate)
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 1."""
+        return float(self._rate(max(step - 1, 0)))
+
+    def init_state(self) -> State:
+        """The state before the first step; a function of `config.seed` alone."""
+        shape = example_shape(self.config)
+        return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
+
+    @property
+    def phases(self) -> list[tuple[str, float]]:
+        """Objective and beta of each phase: the warm-up, if there is one, and the rest."""
+        return list(dict.fromkeys(self.phase_at(step) for step in (0, self.config.objective.warmup_steps)))
+
+    def phase_at(self, step: int) -> tuple[str, float]:
+        """Objective and beta that train after `step` steps: a plain VAE during the warm-up."""
+        objective = self.config.objective
+        if step < objective.warmup_steps:
+            return objectives.WARMUP, objective.warmup_beta or objective.beta
+        return objective.name, objective.beta
+
+    def make_step(self, name: str, **changes: Any) -> Callable[[State, jax.Array], tuple[State, Terms]]:
+        """The training step of the objective `name` as a pure function: training/step.py with this config's values.
+
+        changes: of the objective's settings, for instance beta; may be traced.
+        """
+        config = self.config
+        return step_lib.make_step(
+            *self.networks, objectives.build(name, {**config.objective, **changes}), self.optimizers, self.replicas,
+            update_order=config.objective.update_order, ema_decay=config.optim.ema_decay,
+            mirror=config.data.mirror, global_batch=config.batch_size, dequantize=config.data.dequantize,
+            decoder_updates=config.objective.decoder_updates,
+        )  # fmt: skip
+
+
+def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of one example: (height, width, channels), or (2,) for points."""
+    data = config["data"]
+    if config["model"]["network"] == "mlp":
+        return (mlp.POINT_DIM,)
+    return data["size"], data["size"], data["channels"]
+
+
+def batch_shape(config: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+    """Shape and type of the global batch that enters a step: images as uint8, or points as float32."""
+    dtype = jnp.float32 if config["data"]["source"] == "density" else jnp.uint8
+    return jax.ShapeDtypeStruct((config["batch_size"], *example_shape(config)), dtype)
+
+
+def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
+    """The encoder and the decoder that `config` describes."""
+    model, data = config["model"], config["data"]
+    if model["network"] == "mlp":
+        options = {"width": model["width"], "depth": model["depth"], "z_dim": model["z_dim"]}
+        return mlp.Encoder(**options, axis_name=axis_name), mlp.Decoder(**options, axis_name=axis_name)
+    options = {
+        "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
+        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"], "sphere": model["prior"] == "sphere",
+        "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
+    }  # fmt: skip
+    return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])

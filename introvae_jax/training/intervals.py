@@ -1,0 +1,37 @@
+"""At which steps a run reports, draws, saves and scores, and how many steps it takes in between."""
+
+import ml_collections
+
+from introvae_jax.reporting.time_left import Pauses
+
+
+def scores_at(config: ml_collections.ConfigDict, step: int) -> bool:
+    """True if the checkpoint of `step` is to be scored."""
+    return config.eval.every > 0 and (step == config.steps or step % config.eval.every == 0)
+
+
+def next_stop(config: ml_collections.ConfigDict, step: int) -> int:
+    """The next step at which the loop reports, draws, saves, scores or changes the objective."""
+    intervals = [config.log.every, config.log.pictures_every, config.checkpoint.every]
+    intervals += [config.eval.every] if config.eval.every else []
+    stops = [config.steps, *(step + every - step % every for every in intervals)]
+    if step < config.objective.warmup_steps:
+        stops.append(config.objective.warmup_steps)
+    return min(stops)
+
+
+def steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -> int:
+    """How many of the next `room` steps one call takes: an interval of the log, or else a power of two.
+
+    Each number compiles a program of its own, and intervals that do not divide each other have many.
+    """
+    count = min(longest, room)
+    return count if count == config.log.every else 1 << (count.bit_length() - 1)
+
+
+def pauses(config: ml_collections.ConfigDict) -> Pauses:
+    """What comes besides steps, and when."""
+    scores = [config.eval.every] if config.eval.every else []
+    saves, draws = [config.checkpoint.every, *scores], [config.log.pictures_every]
+    kinds = {"statistics": [*saves, *draws], "pictures": draws, "checkpoints": saves}
+    return Pauses(kinds | ({"scores": scores} if scores else {}), config.steps)
