@@ -24,9 +24,9 @@ from PIL import Image, ImageFilter
 from configs import avatars, digits
 from introvae_jax import disk, errors
 from introvae_jax.data import source
-from introvae_jax.evaluation import requests, subjects
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation import image_sets, specs
+from introvae_jax.evaluation.extractors import Views
+from introvae_jax.evaluation.set_evaluation import Comparison
 from introvae_jax.features import alexnet
 from introvae_jax.features.weights import INCEPTION_SHA256
 from introvae_jax.metrics import reconstruction, ssim
@@ -70,7 +70,7 @@ def main(_) -> None:
     real, other = np.split(train[np.random.default_rng(0).permutation(len(train))[:count]], 2)
     words = [f"{word}{_COUNT.value // 2 if word == 'msssim' else _COUNT.value}" for word in _METRICS.value]
     comparison = Comparison(
-        requests.parse(words)[0], stream(real), real.shape[1:],
+        specs.parse(words)[0], stream(real), real.shape[1:],
         Views(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
     )  # fmt: skip
     found: dict[str, dict[str, list[float]]] = {}
@@ -101,13 +101,13 @@ def of_copies(images: np.ndarray, copies: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def stream(images: np.ndarray) -> subjects.Images:
+def stream(images: np.ndarray) -> image_sets.Images:
     """An array as a set in its own order."""
 
     def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
         return (images[start : min(start + batch_size, count)] for start in range(0, count, batch_size))
 
-    return subjects.Images(len(images), images.shape[1:], batches, {})
+    return image_sets.Images(len(images), images.shape[1:], batches, {})
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:

@@ -12,7 +12,7 @@ from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
-from introvae_jax.evaluation import requests
+from introvae_jax.evaluation import specs
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
 from introvae_jax.nets.residual import BLOCK_NORMS
 from introvae_jax.objectives import OBJECTIVES
@@ -143,10 +143,10 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
     """What is scored while training."""
-    metrics = requests.split(values["eval.metrics"])
+    metrics = specs.split(values["eval.metrics"])
     best = values["eval.best"] or (metrics[0] if metrics else "")
     try:
-        names = {request.name for kind in requests.parse(metrics) for request in kind}
+        names = {request.name for kind in specs.parse(metrics) for request in kind}
     except UserError as error:
         require(False, "eval.metrics", f"metrics ({error})")
     require(

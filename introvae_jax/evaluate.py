@@ -52,20 +52,20 @@ def main(_) -> None:
     """Scores what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
         from introvae_jax import programs
-        from introvae_jax.evaluation import job
+        from introvae_jax.evaluation import evaluator
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     _refuse_unused(default if _METRICS.value is None else _METRICS.value)
     with progress.phase("starting the devices"):
         programs.keep()
-    options = job.Options(
+    options = evaluator.Options(
         metrics=default if _METRICS.value is None else _METRICS.value, workdir=_WORKDIR.value, step=_STEP.value,
         weights=_WEIGHTS.value, real=_REAL.value, fake=_FAKE.value, split=_SPLIT.value, data_path=_DATA_PATH.value,
         ood=_OOD.value, size=_SIZE.value, resize=_RESIZE.value,
         inception=_INCEPTION.value, inception_sha256=_SHA256.value, floor=_FLOOR.value,
         seed=_SEED.value, batch_size=_BATCH_SIZE.value, cache=_CACHE.value, out=_OUT.value,
     )  # fmt: skip
-    text, path = job.evaluate(options)
+    text, path = evaluator.evaluate(options)
     print(text)
     if path:
         print(f"\n{path}: the record, with every figure's protocol; the table beside it")
@@ -73,9 +73,9 @@ def main(_) -> None:
 
 def _refuse_unused(metrics: Sequence[str]) -> None:
     """Raises UserError for a flag that changes nothing for these metrics of these images."""
-    from introvae_jax.evaluation import requests
+    from introvae_jax.evaluation import specs
 
-    of_sets, of_encoder = requests.parse(metrics)
+    of_sets, of_encoder = specs.parse(metrics)
     if _FAKE.value is not None:
         command_line.refuse_unused(["step", "weights"], "needs --workdir=RUN instead of --fake")
     if _REAL.value is not None or _FAKE.value is not None or not of_sets:

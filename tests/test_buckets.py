@@ -19,7 +19,7 @@ from tiny import DIGITS
 
 from introvae_jax import bucket, disk, pictures
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import job
+from introvae_jax.evaluation import evaluator
 from introvae_jax.reporting.tensorboard import TensorBoard
 
 TINY = (
@@ -123,7 +123,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
     first = (disk.place("gs://runs/samples") / "seed_000000.png").read_bytes()
     assert first.startswith(b"\x89PNG")
 
-    _, record = job.evaluate(job.Options(metrics=["active_units"], workdir="gs://runs/digits"))
+    _, record = evaluator.evaluate(evaluator.Options(metrics=["active_units"], workdir="gs://runs/digits"))
     assert record.parent == workdir / "evaluations"
     assert json.loads(record.read_text())["figures"][0]["protocol"]["model"]["step"] == 30
     assert "active_units" in record.with_suffix(".md").read_text()

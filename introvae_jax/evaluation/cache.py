@@ -12,8 +12,8 @@ import numpy as np
 
 from introvae_jax import disk
 from introvae_jax.errors import warn
-from introvae_jax.evaluation.collecting import Moments
-from introvae_jax.evaluation.views import View
+from introvae_jax.evaluation.accumulators import Moments
+from introvae_jax.evaluation.extractors import View
 from introvae_jax.metrics import frechet
 
 VERSION = 1  # of what a stamp says; another one makes old files unknown

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from introvae_jax.evaluation import collecting
+from introvae_jax.evaluation import accumulators
 from introvae_jax.metrics import frechet, kernel, precision_recall, ssim, swd
 
 
@@ -24,7 +24,7 @@ class Figure:
 
     view: str
     count: int
-    collect: Callable[[], collecting.Collection]
+    collect: Callable[[], accumulators.Collection]
     compare: Callable[[Any, Any], dict[str, float]]
     lower: bool
     says: str
@@ -76,24 +76,26 @@ def _check_ms_ssim(shape: tuple[int, ...]) -> None:
 _SUBSETS = "100 subsets of 1,000, cubic kernel, seed 2020"
 _NEIGHBOURS = "3 nearest neighbours"
 FIGURES = {
-    "fid": Figure("inception", 50_000, collecting.Moments, _frechet("fid"), True, "Gaussians of pool features"),
-    "kid": Figure("inception", 50_000, collecting.Rows, _kernel("kid"), True, _SUBSETS, least=1000),
+    "fid": Figure("inception", 50_000, accumulators.Moments, _frechet("fid"), True, "Gaussians of pool features"),
+    "kid": Figure("inception", 50_000, accumulators.Rows, _kernel("kid"), True, _SUBSETS, least=1000),
     "precision_recall": Figure(
-        "inception", 50_000, collecting.Rows, _precision_recall(""), False, _NEIGHBOURS, least=4
+        "inception", 50_000, accumulators.Rows, _precision_recall(""), False, _NEIGHBOURS, least=4
     ),
     "alexnet_frechet": Figure(
-        "alexnet", 50_000, collecting.Moments, _frechet("alexnet_frechet"), True, "Gaussians of the last convolution"
+        "alexnet", 50_000, accumulators.Moments, _frechet("alexnet_frechet"), True, "Gaussians of the last convolution"
     ),
-    "alexnet_kernel": Figure("alexnet", 50_000, collecting.Rows, _kernel("alexnet_kernel"), True, _SUBSETS, least=1000),
+    "alexnet_kernel": Figure(
+        "alexnet", 50_000, accumulators.Rows, _kernel("alexnet_kernel"), True, _SUBSETS, least=1000
+    ),
     "alexnet_precision_recall": Figure(
-        "alexnet", 50_000, collecting.Rows, _precision_recall("alexnet_"), False, _NEIGHBOURS, least=4
+        "alexnet", 50_000, accumulators.Rows, _precision_recall("alexnet_"), False, _NEIGHBOURS, least=4
     ),
     "swd": Figure(
-        "pixels", 16_384, collecting.Descriptors, _swd, True, "128 patches of 7x7 an image and level, x 1000",
+        "pixels", 16_384, accumulators.Descriptors, _swd, True, "128 patches of 7x7 an image and level, x 1000",
         equal=True, check=_check_swd,
     ),
     "msssim": Figure(
-        "pixels", 10_000, collecting.Pairs, lambda real, fake: {"msssim{}": fake}, True,
+        "pixels", 10_000, accumulators.Pairs, lambda real, fake: {"msssim{}": fake}, True,
         "of pairs of generated images; its floor is that of pairs of real ones", per_count=2, alone=True,
         check=_check_ms_ssim,
     ),

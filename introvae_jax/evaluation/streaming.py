@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import progress
-from introvae_jax.evaluation.collecting import Collection
-from introvae_jax.evaluation.subjects import Images
-from introvae_jax.evaluation.views import View
+from introvae_jax.evaluation.accumulators import Collection
+from introvae_jax.evaluation.extractors import View
+from introvae_jax.evaluation.image_sets import Images
 
 
 @dataclasses.dataclass(frozen=True)

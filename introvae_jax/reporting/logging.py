@@ -12,7 +12,7 @@ from PIL import Image
 
 from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
-from introvae_jax.evaluation.scores import Score, headlines, number
+from introvae_jax.evaluation.results import Score, headlines, number
 from introvae_jax.objectives.base import Terms
 from introvae_jax.progress import duration
 from introvae_jax.reporting import records

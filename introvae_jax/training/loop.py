@@ -13,7 +13,7 @@ from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.checkpoints.files import PASSING
 from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
-from introvae_jax.reporting import files
+from introvae_jax.reporting import run_files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training import memory, parallel
@@ -81,7 +81,7 @@ def train(
         rollbacks = Rollbacks(workdir, start)
         try:
             if jax.process_index() == 0:
-                files.begin(config, workdir)
+                run_files.begin(config, workdir)
             while True:
                 try:
                     return session.advance(rollbacks.with_other_noise(state))

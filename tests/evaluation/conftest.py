@@ -9,7 +9,7 @@ import pytest
 from small import blobs, write
 from tiny import DIGITS
 
-from introvae_jax.evaluation.views import View, Views
+from introvae_jax.evaluation.extractors import View, Views
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

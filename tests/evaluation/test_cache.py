@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small import blobs
 
-from introvae_jax.evaluation import job, requests, subjects
+from introvae_jax.evaluation import evaluator, image_sets, specs
+from introvae_jax.evaluation.accumulators import Moments, Rows
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.collecting import Moments, Rows
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import View, Views
+from introvae_jax.evaluation.extractors import View, Views
+from introvae_jax.evaluation.set_evaluation import Comparison
 
 KEY = ("alexnet", Moments, 0, 9)
 PROTOCOL = {"network": "AlexNet (ImageNet)", "sha256": "443c", "resize": "bilinear"}
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(cache, folders,
     cache.parent.mkdir()
     cache.write_text("in the way")
     real, fake = map(str, folders.values())
-    text, _ = job.evaluate(job.Options(["alexnet_frechet"], real=real, fake=fake))
+    text, _ = evaluator.evaluate(evaluator.Options(["alexnet_frechet"], real=real, fake=fake))
     assert "alexnet_frechet20" in text
     assert "statistics of real images are not kept" in capsys.readouterr().err
 
@@ -127,10 +127,10 @@ def test_the_second_evaluation_reads_no_real_image(cache, cheap):
             return array[rows]
 
     def score(seed, words, **options):
-        real = subjects.of_source(Source(), (32, 32, 3), "real", {}, seed)
+        real = image_sets.of_source(Source(), (32, 32, 3), "real", {}, seed)
         stamp = {"identity": "x", "seed": seed}
-        comparison = Comparison(requests.parse(words)[0], real, (32, 32, 3), Views(), cache=Cache(stamp), **options)
-        fake = subjects.of_source(blobs(12, 1), (32, 32, 3), "generated", {}, 0)
+        comparison = Comparison(specs.parse(words)[0], real, (32, 32, 3), Views(), cache=Cache(stamp), **options)
+        fake = image_sets.of_source(blobs(12, 1), (32, 32, 3), "generated", {}, 0)
         return [(s.name, s.value, s.floor, s.protocol) for s in comparison.score(fake)]
 
     first = score(0, ["alexnet_frechet10"])
@@ -156,8 +156,8 @@ def test_runs_whose_images_were_resized_otherwise_share_nothing():
 
 def test_without_a_cache_nothing_is_kept(cache, folders, cheap):
     real, fake = map(str, folders.values())
-    options = job.Options(["alexnet_frechet"], real=real, fake=fake)
-    assert job.evaluate(dataclasses.replace(options, cache=False))[0] == job.evaluate(options)[0]
+    options = evaluator.Options(["alexnet_frechet"], real=real, fake=fake)
+    assert evaluator.evaluate(dataclasses.replace(options, cache=False))[0] == evaluator.evaluate(options)[0]
     assert len(list(cache.iterdir())) == 1
-    job.evaluate(dataclasses.replace(options, seed=1))
+    evaluator.evaluate(dataclasses.replace(options, seed=1))
     assert len(list(cache.iterdir())) == 2

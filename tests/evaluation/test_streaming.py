@@ -12,8 +12,8 @@ import pytest
 from small import blobs
 
 from introvae_jax.data import loader
-from introvae_jax.evaluation import collecting, streaming, subjects
-from introvae_jax.evaluation.views import View, Views
+from introvae_jax.evaluation import accumulators, image_sets, streaming
+from introvae_jax.evaluation.extractors import View, Views
 from introvae_jax.metrics import frechet, ssim, swd
 from introvae_jax.training import parallel
 
@@ -37,7 +37,7 @@ def numbered():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 64, 1000])
 def test_takes_that_overlap_get_their_images_once_and_in_order(numbered, batch_size):
-    images = subjects.of_source(numbered[:100], (16, 16, 1), "real", {}, seed=3)
+    images = image_sets.of_source(numbered[:100], (16, 16, 1), "real", {}, seed=3)
     order = np.random.default_rng(3).permutation(100)
     looked = {"one": 0, "two": 0}
 
@@ -60,7 +60,7 @@ def test_takes_that_overlap_get_their_images_once_and_in_order(numbered, batch_s
 
 
 def test_no_takes_look_at_nothing():
-    images = subjects.Images(5, (1, 1, 1), lambda count, size: iter([] if not count else [1 / 0]), {})
+    images = image_sets.Images(5, (1, 1, 1), lambda count, size: iter([] if not count else [1 / 0]), {})
     streaming.collect(images, [], {}, batch_size=4, title="test")
     assert list(loader.once(np.zeros((5, 2)), np.arange(0), batch_size=2)) == []
 
@@ -76,7 +76,7 @@ def test_once_is_each_image_once_and_in_this_order(numbered, batch_size, threads
 def test_another_seed_is_another_order(numbered):
     firsts = []
     for seed in (0, 0, 1, 2**32 - 1):
-        images = subjects.of_source(numbered, (16, 16, 1), "real", {"data": "x"}, seed)
+        images = image_sets.of_source(numbered, (16, 16, 1), "real", {"data": "x"}, seed)
         firsts.append(next(iter(images.batches(1000, 50)))[:, 0, 0, 0].tolist())
         assert images.protocol == {"real": {"data": "x", "images": 1000, "order_seed": seed}}
     assert firsts[0] == firsts[1] != firsts[2] != firsts[3]
@@ -93,26 +93,26 @@ def collected(make, images, size):
 def test_collections_do_not_depend_on_the_batches(size):
     images = blobs(23, 0)
     features = np.random.default_rng(1).normal(3, 1, (23, 6)).astype(np.float32)
-    moments = collected(collecting.Moments, features, size)
+    moments = collected(accumulators.Moments, features, size)
     assert moments.count == 23
     np.testing.assert_allclose(moments.mean, np.float64(features).mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.covariance, np.cov(np.float64(features), rowvar=False), rtol=1e-10)
-    rows = collected(collecting.Rows, features, size)
+    rows = collected(accumulators.Rows, features, size)
     np.testing.assert_array_equal(rows[:], features)
     np.testing.assert_array_equal(rows[np.array([22, 0, 7, 7])], features[[22, 0, 7, 7]])
     for some in (slice(3, 9), slice(20, 99), slice(5, 5), slice(9, 3), slice(1, 20, 4), slice(-2, None)):
         np.testing.assert_array_equal(rows[some], features[some])
     assert (len(rows), rows.shape, rows.ndim) == (23, (23, 6), 2)
-    for level, whole in zip(collected(collecting.Descriptors, images, size), swd.descriptors(images, 0), strict=True):
+    for level, whole in zip(collected(accumulators.Descriptors, images, size), swd.descriptors(images, 0), strict=True):
         np.testing.assert_array_equal(level[:], whole)
-    pairs = collected(collecting.Pairs, images, size)
+    pairs = collected(accumulators.Pairs, images, size)
     x = images[:22].astype(np.float32) / 255
     assert pairs == pytest.approx(float(np.mean(ssim.ms_ssim(x[::2], x[1::2]))), rel=1e-5)
 
 
 def test_moments_may_be_asked_for_amid_the_stream():
     features = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
-    collection = collecting.Moments()
+    collection = accumulators.Moments()
     collection.add(features[:5])
     assert collection.value.count == 5
     collection.add(features[5:])
@@ -124,7 +124,7 @@ def test_memory_of_moments_does_not_grow_with_the_images():
     for batches in (8, 80):
         gc.collect()
         tracemalloc.start()
-        collection = collecting.Moments()
+        collection = accumulators.Moments()
         for _ in range(batches):
             collection.add(batch.copy())
         assert collection.value.count == 256 * batches
@@ -137,7 +137,7 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     batch = np.random.default_rng(0).normal(size=(1000, 256)).astype(np.float32)  # 1 MB
     tracemalloc.start()
-    rows = collecting.Rows()
+    rows = accumulators.Rows()
     for _ in range(20):
         rows.add(batch)
     value = rows.value
@@ -151,7 +151,7 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_named(monkeypatch):
-    rows = collecting.Rows()
+    rows = accumulators.Rows()
 
     class Full:
         def write(self, _):
@@ -185,6 +185,6 @@ def test_features_depend_neither_on_the_batches_nor_on_the_devices(monkeypatch):
 
 
 def test_moments_of_a_file_are_those_that_were_kept():
-    moments = collected(collecting.Moments, np.random.default_rng(0).normal(size=(50, 5)), 7)
+    moments = collected(accumulators.Moments, np.random.default_rng(0).normal(size=(50, 5)), 7)
     again = frechet.Moments.of(50, moments.mean, moments.covariance)
     assert frechet.distance(moments, again) < 1e-12

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
-from introvae_jax.evaluation.scores import Score
+from introvae_jax.evaluation.results import Score
 from introvae_jax.reporting import logging, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}

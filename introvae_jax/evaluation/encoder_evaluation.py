@@ -9,9 +9,9 @@ import numpy as np
 
 from introvae_jax import progress
 from introvae_jax.errors import UserError, warn
-from introvae_jax.evaluation.requests import OfEncoder
-from introvae_jax.evaluation.scores import Score
-from introvae_jax.evaluation.subjects import Images
+from introvae_jax.evaluation.image_sets import Images
+from introvae_jax.evaluation.results import Score
+from introvae_jax.evaluation.specs import OfEncoder
 from introvae_jax.features import alexnet
 from introvae_jax.metrics import active_units, likelihood, ood, reconstruction, ssim
 from introvae_jax.model import Model

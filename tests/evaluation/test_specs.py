@@ -5,8 +5,8 @@ import re
 import pytest
 
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import requests
-from introvae_jax.evaluation.scores import headlines
+from introvae_jax.evaluation import specs
+from introvae_jax.evaluation.results import headlines
 
 
 @pytest.mark.parametrize(
@@ -19,27 +19,27 @@ from introvae_jax.evaluation.scores import headlines
      ("precision_recall10k_full", "precision_recall", 10_000, True, "precision_recall10k_full")],
 )  # fmt: skip
 def test_words_with_a_number(word, name, count, whole, label):
-    (request,), rest = requests.parse([word])
+    (request,), rest = specs.parse([word])
     assert (request.word, request.name, request.count, request.whole, rest) == (word, name, count, whole, [])
     assert request.label(name + "{}", count) == label
 
 
 def test_words_without_a_number():
-    of_sets, of_encoder = requests.parse(["fid", "fid_full", "swd", "msssim", "reconstruction", "active_units"])
+    of_sets, of_encoder = specs.parse(["fid", "fid_full", "swd", "msssim", "reconstruction", "active_units"])
     assert [(r.name, r.count, r.whole) for r in of_sets] == [
         ("fid", None, False), ("fid", None, True), ("swd", None, False), ("msssim", None, False)
     ]  # fmt: skip
     assert [(r.name, r.count) for r in of_encoder] == [("reconstruction", None), ("active_units", None)]
-    assert [r.count for r in requests.parse(["reconstruction500", "likelihood1k"])[1]] == [500, 1000]
+    assert [r.count for r in specs.parse(["reconstruction500", "likelihood1k"])[1]] == [500, 1000]
 
 
 def test_published_counts():
-    figures = {r.name: r.figure.count * r.figure.per_count for r in requests.parse(["fid", "kid", "swd", "msssim"])[0]}
+    figures = {r.name: r.figure.count * r.figure.per_count for r in specs.parse(["fid", "kid", "swd", "msssim"])[0]}
     assert figures == {"fid": 50_000, "kid": 50_000, "swd": 16_384, "msssim": 20_000}
 
 
 def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
-    of_sets, _ = requests.parse(["swd16", " swd16 ", "swd16", "swd16k"])
+    of_sets, _ = specs.parse(["swd16", " swd16 ", "swd16", "swd16k"])
     assert [r.word for r in of_sets] == ["swd16", "swd16k"]
 
 
@@ -50,7 +50,7 @@ def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
 )  # fmt: skip
 def test_unknown_words_are_refused_with_the_known_ones(word):
     with pytest.raises(UserError, match=r"is no metric.*: they are fid, kid, .*, ood; a number of images may follow"):
-        requests.parse(["swd16", word])
+        specs.parse(["swd16", word])
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_unknown_words_are_refused_with_the_known_ones(word):
 )  # fmt: skip
 def test_the_metric_that_was_meant_is_named(word, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        requests.parse([word])
+        specs.parse([word])
 
 
 def test_a_word_like_no_metric_gets_no_guess():
     with pytest.raises(UserError, match=r"^'quality' is no metric: they are"):
-        requests.parse(["quality"])
+        specs.parse(["quality"])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_word_like_no_metric_gets_no_guess():
 )  # fmt: skip
 def test_what_no_set_can_give_is_refused(word, said):
     with pytest.raises(UserError, match=f"{word}: .*{said}"):
-        requests.parse([word])
+        specs.parse([word])
 
 
 def test_headlines_are_the_figures_without_their_parts():

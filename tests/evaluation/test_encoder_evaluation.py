@@ -8,7 +8,7 @@ from small import blobs
 
 import introvae_jax
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import encoding, requests, subjects
+from introvae_jax.evaluation import encoder_evaluation, image_sets, specs
 from introvae_jax.features import alexnet
 from introvae_jax.metrics import likelihood, ssim
 
@@ -26,13 +26,13 @@ def held_out():
 
 
 def in_order(array, kind="held_out"):
-    images = subjects.of_source(array, array.shape[1:], kind, {}, 0)
+    images = image_sets.of_source(array, array.shape[1:], kind, {}, 0)
     order = np.random.default_rng(0).permutation(len(array))
     return images, array[order]
 
 
 def score(words, trained, images, **options):
-    encoder = encoding.Encoding(requests.parse(words)[1], images, trained.config, **options)
+    encoder = encoder_evaluation.Encoding(specs.parse(words)[1], images, trained.config, **options)
     return {s.name: s for s in encoder.score(trained, SAYS)}
 
 
@@ -117,8 +117,8 @@ def test_a_model_on_a_sphere_has_no_density(trained, held_out):
         with pytest.raises(
             UserError, match=f"{word[:3]}.*: a model with model.prior = 'sphere' gives images no density"
         ):
-            encoding.Encoding(requests.parse([word])[1], images, config, outside=images)
-    encoding.Encoding(requests.parse(["active_units"])[1], images, config)
+            encoder_evaluation.Encoding(specs.parse([word])[1], images, config, outside=images)
+    encoder_evaluation.Encoding(specs.parse(["active_units"])[1], images, config)
 
 
 def test_without_the_package_lpips_is_left_out_with_a_warning(trained, held_out, capsys, monkeypatch):
@@ -131,6 +131,6 @@ def test_without_the_package_lpips_is_left_out_with_a_warning(trained, held_out,
 
 def test_small_images_have_no_lpips(trained, capsys):
     images = in_order(blobs(4, 0, height=16, width=16, channels=1))[0]
-    encoder = encoding.Encoding(requests.parse(["reconstruction"])[1], images, trained.config)
+    encoder = encoder_evaluation.Encoding(specs.parse(["reconstruction"])[1], images, trained.config)
     assert encoder._lpips is None
     assert "it needs 31 pixels a side" in capsys.readouterr().err

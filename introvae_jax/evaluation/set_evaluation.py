@@ -7,11 +7,11 @@ from introvae_jax import progress
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import streaming
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.requests import OfSets
-from introvae_jax.evaluation.scores import Score
+from introvae_jax.evaluation.extractors import Views
+from introvae_jax.evaluation.image_sets import Images
+from introvae_jax.evaluation.results import Score
+from introvae_jax.evaluation.specs import OfSets
 from introvae_jax.evaluation.streaming import Take
-from introvae_jax.evaluation.subjects import Images
-from introvae_jax.evaluation.views import Views
 
 Values = Mapping[tuple, Any]  # (view, kind of collection, start, stop) -> what was collected
 

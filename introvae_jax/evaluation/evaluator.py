@@ -14,10 +14,10 @@ import jax
 from introvae_jax import bucket, disk, model, progress
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
-from introvae_jax.evaluation import encoding, requests, scores, subjects
+from introvae_jax.evaluation import encoder_evaluation, image_sets, results, specs
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation.extractors import Views
+from introvae_jax.evaluation.set_evaluation import Comparison
 from introvae_jax.features.weights import INCEPTION_SHA256
 
 
@@ -51,7 +51,7 @@ class Options:
 
 def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
     """The table, and where the record was written. Raises UserError for what the user can put right."""
-    of_sets, of_encoder = requests.parse(options.metrics)
+    of_sets, of_encoder = specs.parse(options.metrics)
     if not (of_sets or of_encoder):
         raise UserError("--metrics is empty: name one or more, for instance --metrics=fid,reconstruction")
     path = _record_path(options)
@@ -64,7 +64,7 @@ def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
         _save(found, path)
     except OSError as error:
         raise UserError(f"{error.filename or 'temporary files'}: {error.strerror or error}") from error
-    return scores.table(found), path
+    return results.table(found), path
 
 
 def _require_place(path: pathlib.Path | None) -> None:
@@ -77,20 +77,20 @@ def _require_place(path: pathlib.Path | None) -> None:
             pass
 
 
-def _save(found: Sequence[scores.Score], path: pathlib.Path | None) -> None:
+def _save(found: Sequence[results.Score], path: pathlib.Path | None) -> None:
     """Writes the record; if that fails after all, what was computed is at least shown."""
     if path is None:
         return
     try:
-        scores.save(found, path)
+        results.save(found, path)
     except OSError:
-        print(scores.table(found))
+        print(results.table(found))
         raise
 
 
 def _of_folders(
-    options: Options, of_sets: Sequence[requests.OfSets], of_encoder: Sequence[requests.OfEncoder]
-) -> Callable[[], list[scores.Score]]:
+    options: Options, of_sets: Sequence[specs.OfSets], of_encoder: Sequence[specs.OfEncoder]
+) -> Callable[[], list[results.Score]]:
     if options.workdir is not None:
         raise UserError("--workdir and --fake: samples come from one of them")
     if options.real is None:
@@ -100,8 +100,8 @@ def _of_folders(
     if of_encoder:
         raise UserError(f"{of_encoder[0].name} is a figure of a model: it needs --workdir=RUN instead of --fake")
     target = images.Target(options.size, 3) if options.size else None
-    real = subjects.of_place(options.real, "real", target, options.seed)
-    fake = subjects.of_place(options.fake, "generated", target, options.seed)
+    real = image_sets.of_place(options.real, "real", target, options.seed)
+    fake = image_sets.of_place(options.fake, "generated", target, options.seed)
     comparison = Comparison(
         of_sets, real, fake.shape, options.views, generated=fake.count, floor=options.floor,
         batch_size=options.batch_size, cache=Cache(real.stamp) if options.cache else None,
@@ -110,8 +110,8 @@ def _of_folders(
 
 
 def _of_model(
-    options: Options, of_sets: Sequence[requests.OfSets], of_encoder: Sequence[requests.OfEncoder]
-) -> Callable[[], list[scores.Score]]:
+    options: Options, of_sets: Sequence[specs.OfSets], of_encoder: Sequence[specs.OfEncoder]
+) -> Callable[[], list[results.Score]]:
     if options.workdir is None:
         raise UserError("--workdir=RUN is needed, or --real=DIR and --fake=DIR")
     if options.size is not None:
@@ -121,16 +121,16 @@ def _of_model(
     )
     if len(trained.image_shape) == 1:
         raise UserError(f"{options.workdir} is a model of points: python -m benchmarks.toy2d scores such")
-    says = subjects.describe(trained, options.workdir)
+    says = image_sets.describe(trained, options.workdir)
     data = dict(trained.config["data"]) | ({"path": options.data_path} if options.data_path else {})
     target, splits, work = source.target_of(data), None, []
     if options.real is None or of_encoder:
         splits = _open_splits(options, data, trained)
     if of_sets:
         if options.real is not None:
-            real = subjects.of_place(options.real, "real", target, options.seed)
+            real = image_sets.of_place(options.real, "real", target, options.seed)
         else:
-            real = subjects.of_split(splits, options.split, "real", data, options.seed)
+            real = image_sets.of_split(splits, options.split, "real", data, options.seed)
         comparison = Comparison(
             of_sets, real, trained.image_shape, options.views, floor=options.floor, batch_size=options.batch_size,
             cache=Cache(real.stamp) if options.cache else None,
@@ -140,11 +140,11 @@ def _of_model(
                 f"--seed={options.seed}: {comparison.generated:,} samples take seeds from there on, and all must be "
                 "below 2**32"
             )
-        work.append(functools.partial(comparison.score, subjects.of_model(trained, says, options.seed)))
+        work.append(functools.partial(comparison.score, image_sets.of_model(trained, says, options.seed)))
     if of_encoder:
-        outside = None if options.ood is None else subjects.of_place(options.ood, "outside", target, options.seed)
-        held_out = subjects.of_split(splits, "test", "held_out", data, options.seed)
-        encoder = encoding.Encoding(
+        outside = None if options.ood is None else image_sets.of_place(options.ood, "outside", target, options.seed)
+        held_out = image_sets.of_split(splits, "test", "held_out", data, options.seed)
+        encoder = encoder_evaluation.Encoding(
             of_encoder, held_out, trained.config, outside=outside, seed=options.seed, batch_size=options.batch_size
         )
         work.append(functools.partial(encoder.score, trained, says))
