@@ -26,8 +26,8 @@ from introvae_jax import errors, model, pictures
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import loader, source
 from introvae_jax.evaluation import image_sets, specs
-from introvae_jax.evaluation.extractors import Views
-from introvae_jax.evaluation.set_evaluation import Comparison
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
 from introvae_jax.training import calibrate, parallel
@@ -64,15 +64,15 @@ def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
     state, running = trained_on(run, state)
     recalibrated = run.statistics(state, "ema", "raw")
     data = config.data.to_dict()
-    real = image_sets.of_split(run.splits, "train", "real", data, 0)
-    comparison = Comparison(specs.parse(METRICS)[0], real, real.shape, Views(), batch_size=BATCH)
+    real = image_sets.from_split(run.splits, "train", "real", data, 0)
+    evaluation = SetEvaluation(specs.parse(METRICS)[0], real, real.shape, FeatureExtractors(), batch_size=BATCH)
     found = {}
     for weights in ("ema", "raw"):
         field = "ema" if weights == "ema" else "params"
         params = getattr(state.encoder, field), getattr(state.decoder, field)
         for name, statistics in {"running": running, "recalibrated": recalibrated[weights], "batch": None}.items():
             user = User(run, params, statistics)
-            figures = {score.name: score.value for score in comparison.score(user.samples)}
+            figures = {score.name: score.value for score in evaluation.score(user.samples)}
             held_out = run.splits.test[np.arange(min(len(run.splits.test), 448))]
             errors_ = [reconstruction.errors(x / 255.0, user.reconstruct(x)) for x in np.split(held_out, 7)]
             figures["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
@@ -125,7 +125,7 @@ class User:
         found = statistics or {}
         self._model = model.Model.create(run.config, *params, found, step=0, weights="", batch_size=BATCH)
         self._networks, self._stored = run.networks, statistics is not None
-        self.samples = image_sets.Images(None, self._model.image_shape, self._sample, {})
+        self.samples = image_sets.ImageSet(None, self._model.image_shape, self._sample, {})
 
     def _apply(self, network: nn.Module, variables: Any, x: np.ndarray) -> Any:
         return jax.device_get(_applied(network, variables, x, self._stored))

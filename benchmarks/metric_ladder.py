@@ -25,8 +25,8 @@ from configs import avatars, digits
 from introvae_jax import disk, errors
 from introvae_jax.data import source
 from introvae_jax.evaluation import image_sets, specs
-from introvae_jax.evaluation.extractors import Views
-from introvae_jax.evaluation.set_evaluation import Comparison
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 from introvae_jax.features import alexnet
 from introvae_jax.features.weights import INCEPTION_SHA256
 from introvae_jax.metrics import reconstruction, ssim
@@ -69,17 +69,17 @@ def main(_) -> None:
     train, count = source.open_splits(config.data).train, 2 * _COUNT.value
     real, other = np.split(train[np.random.default_rng(0).permutation(len(train))[:count]], 2)
     words = [f"{word}{_COUNT.value // 2 if word == 'msssim' else _COUNT.value}" for word in _METRICS.value]
-    comparison = Comparison(
+    evaluation = SetEvaluation(
         specs.parse(words)[0], stream(real), real.shape[1:],
-        Views(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
+        FeatureExtractors(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
     )  # fmt: skip
     found: dict[str, dict[str, list[float]]] = {}
-    undamaged = {score.name: score.value for score in comparison.score(stream(other))}
+    undamaged = {score.name: score.value for score in evaluation.score(stream(other))}
     for ladder, rungs in LADDERS.items():
         for rung in rungs:
             images, scores = damaged(other, ladder, rung), dict(undamaged)
             if rung > 0:
-                scores = {score.name: score.value for score in comparison.score(stream(images))}
+                scores = {score.name: score.value for score in evaluation.score(stream(images))}
             if ladder != "collapse":  # of copies, which these are
                 scores |= of_copies(other, images)
             for name, value in scores.items():
@@ -101,13 +101,13 @@ def of_copies(images: np.ndarray, copies: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def stream(images: np.ndarray) -> image_sets.Images:
+def stream(images: np.ndarray) -> image_sets.ImageSet:
     """An array as a set in its own order."""
 
     def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
         return (images[start : min(start + batch_size, count)] for start in range(0, count, batch_size))
 
-    return image_sets.Images(len(images), images.shape[1:], batches, {})
+    return image_sets.ImageSet(len(images), images.shape[1:], batches, {})
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:

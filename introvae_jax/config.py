@@ -146,14 +146,16 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
     metrics = specs.split(values["eval.metrics"])
     best = values["eval.best"] or (metrics[0] if metrics else "")
     try:
-        names = {request.name for kind in specs.parse(metrics) for request in kind}
+        asked = {spec.word: spec.metric for kind in specs.parse(metrics) for spec in kind}
     except UserError as error:
         require(False, "eval.metrics", f"metrics ({error})")
-    require(
-        "ood" not in names, "eval.metrics", "metrics without 'ood', which needs other images: introvae_jax.evaluate"
-    )
+    for metric in asked.values():
+        require("outside" not in metric.images, "eval.metrics",
+                f"metrics without {metric.name!r}, which needs other images: introvae_jax.evaluate")  # fmt: skip
     require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
-    require(not best.startswith("active_units"), "eval.best", "another metric than active_units, which ranks nothing")
+    if best:
+        name = asked[best].name
+        require(asked[best].ranks, "eval.best", f"another metric than {name}, which ranks nothing")
     if values["eval.every"]:
         require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")

@@ -1,82 +1,89 @@
-"""What is scored: sets of images, each with what a record tells of it."""
+"""Sets of images that are scored, and one pass over a set for all metrics at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from introvae_jax import disk, pictures
+from introvae_jax import disk, pictures, progress
 from introvae_jax.data import images, loader, plain, source
+from introvae_jax.evaluation.extractors import FeatureExtractor
+from introvae_jax.metrics.base import Accumulator
 from introvae_jax.model import Model
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
-    """A set of images in the order in which figures take them.
+class ImageSet:
+    """A set of images in the order in which metrics take them.
 
-    count: how many there are; None without end. shape: (height, width, channels). batches: the first so many of them,
-    uint8, a batch of this size at a time. protocol: what a record tells of the set. stamp: all that its pixels and
-    their order depend on, for a set whose statistics may be kept.
+    count: how many there are; None if unlimited. shape: (height, width, channels).
+    batches: (count, batch_size) -> the first `count` of them, uint8 [B, H, W, C], in order.
+    metadata: what a record contains about the set. cache_key: all that its pixels and their order depend on, for a
+    set whose statistics may be cached.
     """
 
     count: int | None
     shape: tuple[int, ...]
     batches: Callable[[int, int], Iterable[np.ndarray]]
-    protocol: dict[str, Any]
-    stamp: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, Any]
+    cache_key: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def of_source(
-    found: source.Source, shape: tuple[int, ...], kind: str, says: Mapping[str, Any], seed: int,
-    stamp: Mapping[str, Any] | None = None,
-) -> Images:  # fmt: skip
+def from_source(
+    found: source.Source, shape: tuple[int, ...], kind: str, metadata: Mapping[str, Any], seed: int,
+    cache_key: Mapping[str, Any] | None = None,
+) -> ImageSet:  # fmt: skip
     """The images of a source in an order drawn with `seed`: they may be sorted by class.
 
-    kind: what a record calls them, "real" for instance. says: what it tells of them.
+    kind: the set's key in records, "real" for instance. metadata: what a record contains about it.
     """
     order = np.random.default_rng(seed).permutation(len(found))
 
     def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
         return loader.once(found, order[:count], batch_size=batch_size)
 
-    protocol = {kind: {**says, "images": len(found), "order_seed": seed}}
-    return Images(len(found), shape, batches, protocol, {**(stamp or {}), "seed": seed})
+    metadata = {kind: {**metadata, "images": len(found), "order_seed": seed}}
+    return ImageSet(len(found), shape, batches, metadata, {**(cache_key or {}), "seed": seed})
 
 
-def of_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, Any], seed: int) -> Images:
+def from_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, Any], seed: int) -> ImageSet:
     """The split "train" or "test" of a run's images. data: `config.data`."""
     found, target = splits.train if split == "train" else splits.test, source.target_of(data)
     depends = {"split": split, "identity": splits.identity, **dataclasses.asdict(target)}
-    says = {"data": data["name"] or data["path"] or data["source"], **depends}
-    stamp = {**depends, "test_fraction": data["test_fraction"]}
-    return of_source(found, (target.size, target.size, target.channels), kind, says, seed, stamp)
+    metadata = {"data": data["name"] or data["path"] or data["source"], **depends}
+    cache_key = {**depends, "test_fraction": data["test_fraction"]}
+    return from_source(found, (target.size, target.size, target.channels), kind, metadata, seed, cache_key)
 
 
-def of_place(place: str, kind: str, target: images.Target | None, seed: int) -> Images:
-    """The images of a folder or an archive. target: what they are brought to, None to take them as they are.
+def from_path(path: str, kind: str, target: images.Target | None, seed: int) -> ImageSet:
+    """The images of a folder or an archive. target: the size they are brought to, None to take them as they are.
 
     Raises UserError as `plain.open_plain` does.
     """
-    found, identity = plain.open_plain(place, target)
+    found, identity = plain.open_plain(path, target)
     depends = {"identity": identity, **(dataclasses.asdict(target) if target else {})}
-    stamp = {"place": str(disk.expand(place).absolute()), **depends}
-    return of_source(found, found.shape, kind, {"data": place, **depends}, seed, stamp)
+    cache_key = {"place": str(disk.expand(path).absolute()), **depends}
+    return from_source(found, found.shape, kind, {"data": path, **depends}, seed, cache_key)
 
 
-def of_model(trained: Model, says: Mapping[str, Any], seed: int) -> Images:
-    """Samples of the seeds `seed`, `seed` + 1, ..., rounded to 8 bits as in a picture file."""
+def from_model(trained: Model, metadata: Mapping[str, Any], seed: int) -> ImageSet:
+    """Samples of the seeds `seed`, `seed` + 1, ..., rounded to 8 bits as in an image file.
+
+    metadata: as of `model_metadata`.
+    """
 
     def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
         for start in range(0, count, batch_size):
             yield pictures.to_uint8(trained.sample(min(batch_size, count - start), seed + start))
 
-    return Images(None, trained.image_shape, batches, {"model": dict(says), "samples": {"first_seed": seed}})
+    return ImageSet(None, trained.image_shape, batches, {"model": dict(metadata), "samples": {"first_seed": seed}})
 
 
-def describe(trained: Model, workdir: str | os.PathLike) -> dict[str, Any]:
-    """What a record tells of a model."""
+def model_metadata(trained: Model, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a record contains about a model."""
     config = trained.config
     batches = f"{config['checkpoint']['calibration_batches']} batches of {config['batch_size']}"
     statistics = f"measured for these weights on {batches}" if config["model"]["norm"] == "batch" else "none"
@@ -84,3 +91,41 @@ def describe(trained: Model, workdir: str | os.PathLike) -> dict[str, Any]:
         "workdir": str(workdir), "objective": config["objective"]["name"], "step": trained.step,
         "weights": trained.weights, "batch_norm_statistics": statistics, "dtype": config["model"]["dtype"],
     }  # fmt: skip
+
+
+class Part(NamedTuple):
+    """The images `start` to `stop` of a set, as a feature extractor sees them, in an accumulator of this kind."""
+
+    features: str
+    accumulator: Callable[[], Accumulator[Any]]
+    start: int
+    stop: int
+
+
+def accumulate(
+    image_set: ImageSet, parts: Sequence[Part], extractors: Mapping[str, FeatureExtractor], *,
+    batch_size: int, title: str,
+) -> dict[Part, Any]:  # fmt: skip
+    """The value of each part, from one pass over the set, which is announced as `title`."""
+    filled = {part: part.accumulator() for part in parts}
+    last = max((part.stop for part in parts), default=0)
+    waiting: list[tuple[Accumulator[Any], np.ndarray | jax.Array]] = []
+    place = 0
+    with progress.phase(title, last, "images") as reading:
+        for batch in image_set.batches(last, batch_size):
+            wanted = [part for part in filled if part.start < place + len(batch) and part.stop > place]
+            seen = {name: extractors[name].extract(batch) for name in dict.fromkeys(part.features for part in wanted)}
+            _add(waiting)  # while the devices work on this batch
+            waiting = [
+                (filled[part], seen[part.features][max(part.start - place, 0) : part.stop - place]) for part in wanted
+            ]
+            place += len(batch)
+            reading.advance(len(batch))
+        _add(waiting)
+    with progress.phase("computing the statistics"):
+        return {part: accumulator.value for part, accumulator in filled.items()}
+
+
+def _add(waiting: Sequence[tuple[Accumulator[Any], np.ndarray | jax.Array]]) -> None:
+    for accumulator, rows in waiting:
+        accumulator.add(np.asarray(rows))

@@ -16,7 +16,7 @@ from introvae_jax import config as config_lib
 from introvae_jax import model, objectives, pictures, plots
 from introvae_jax.data import source
 from introvae_jax.errors import warn
-from introvae_jax.evaluation.results import headlines
+from introvae_jax.metrics import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
 from introvae_jax.reporting.logging import NO_TERMS, Reporter

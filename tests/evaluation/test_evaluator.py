@@ -88,7 +88,7 @@ def test_the_table_is_markdown(record):
     assert len({line.count("|") for line in table}) == 1
     assert len({len(line) for line in table}) == 1
     assert set(table[1]) == {"|", "-"}
-    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["figure", "value", "floor", "better", "images"]
+    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["metric", "value", "floor", "better", "images"]
     rest = lines[len(table) :]
     assert rest[0] == ""  # or a list would be part of the table
     assert all(line.startswith("- ") for line in rest[1:])
@@ -158,7 +158,7 @@ REFUSED = {
     "both": ({"workdir": "RUN", "fake": "FAKE", "real": "REAL"}, "--workdir and --fake"),
     "no metric": ({"metrics": (), "workdir": "RUN"}, "--metrics is empty"),
     "unknown metric": ({"metrics": ("fix",), "workdir": "RUN"}, "'fix' is no metric"),
-    "encoder of folders": ({"metrics": ("reconstruction",), "real": "REAL", "fake": "FAKE"}, "a figure of a model"),
+    "encoder of folders": ({"metrics": ("reconstruction",), "real": "REAL", "fake": "FAKE"}, "a metric of a model"),
     "no such run": ({"workdir": NOWHERE}, "no checkpoints there"),
     "no such folder": ({"real": "REAL", "fake": NOWHERE}, f"{NOWHERE}: no such file or folder"),
     "no folder at all": ({"real": "", "fake": "FAKE"}, "an empty name"),
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(case, run, folder
     options, said = REFUSED[case]
     places = {"RUN": run, "REAL": folders["real"], "FAKE": folders["fake"]}
     options = {name: places.get(value, value) if isinstance(value, str) else value for name, value in options.items()}
-    monkeypatch.setattr(set_evaluation.streaming, "collect", None)
+    monkeypatch.setattr(set_evaluation, "accumulate", None)
     before = sorted(run.rglob("*"))
     with pytest.raises(UserError, match=said) as caught:
         evaluate(*options.pop("metrics", ("swd4",)), **options)

@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from introvae_jax import pictures, plots
-from introvae_jax.evaluation.results import Score
+from introvae_jax.evaluation.results import Result
 from introvae_jax.reporting import logging, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
@@ -164,7 +164,7 @@ def test_tensorboard_groups_what_belongs_together(tmp_path):
     report.collect(1, arrays(**TERMS, **ADVERSARIAL, grad_norm_encoder=1.0, exp_elbo_rec=0.5, exp_elbo_fake=0.1))
     report.report()
     report.picture("samples", Image.new("L", (8, 6)), 1)
-    report.scored(1, [Score("fid10", "fid10", 3.0, True, None, {})])
+    report.scored(1, [Result("fid10", "fid10", 3.0, True, None, {})])
     report.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     tags = {value.tag for event in events(file) for value in event.summary.value}
