@@ -55,7 +55,7 @@ def main(_) -> None:
 
 
 def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
-    """The figures of one run, by statistics and weights."""
+    """The metrics of one run, by statistics and weights."""
     config = ablation_variants.config(_ON.value, "base")
     config.seed = int(workdir.name.rpartition("_")[2])
     run = Run(config, workdir, source.open_splits(config.data), parallel.replicas())
@@ -72,11 +72,11 @@ def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
         params = getattr(state.encoder, field), getattr(state.decoder, field)
         for name, statistics in {"running": running, "recalibrated": recalibrated[weights], "batch": None}.items():
             user = User(run, params, statistics)
-            figures = {score.name: score.value for score in evaluation.score(user.samples)}
+            values = {score.name: score.value for score in evaluation.score(user.samples)}
             held_out = run.splits.test[np.arange(min(len(run.splits.test), 448))]
             errors_ = [reconstruction.errors(x / 255.0, user.reconstruct(x)) for x in np.split(held_out, 7)]
-            figures["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
-            found[name, weights] = {k: v for k, v in figures.items() if not k.startswith("swd1000_")}
+            values["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
+            found[name, weights] = {k: v for k, v in values.items() if not k.startswith("swd1000_")}
     return found
 
 

@@ -18,7 +18,7 @@ FEW = 30  # points of a curve, up to which each has a marker: a line of one poin
 def curves(
     records: Sequence[dict[str, Any]], path: str | os.PathLike, margin: float | None, scored: Sequence[str] = ()
 ) -> None:
-    """Plots losses, adversarial health and the `scored` figures over steps into a PNG.
+    """Plots losses, adversarial health and the `scored` metrics over steps into a PNG.
 
     margin: drawn as a line, if any.
     """

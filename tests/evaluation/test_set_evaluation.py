@@ -65,7 +65,7 @@ def test_order_within_a_set_and_the_sides_matter_as_the_definitions_say(cheap):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 100])
-def test_figures_do_not_depend_on_the_batch_size(batch_size, cheap):
+def test_metrics_do_not_depend_on_the_batch_size(batch_size, cheap):
     a, b = blobs(13, 0), blobs(13, 1)
     words = ["alexnet_frechet", "alexnet_frechet7", "swd", "msssim", "msssim3"]
     found = compare(words, a, b, batch_size=batch_size, floor=True)
@@ -154,7 +154,7 @@ def test_halves_that_are_too_few():
 
 
 def test_a_ladder_of_worse_and_worse_digits():
-    """What everybody expects of a figure: it moves as the eye would, however few the images."""
+    """What everybody expects of a metric: it moves as the eye would, however few the images."""
     whole, _ = digits.load()
     real, good = whole[:120:2], whole[1:120:2]
     noise, blur = np.random.default_rng(0).normal(size=good.shape), ImageFilter.GaussianBlur(2.5)
