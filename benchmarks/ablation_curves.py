@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks import ablation_variants
-from introvae_jax import disk, errors, pictures
+from introvae_jax import disk, errors
+from introvae_jax.reporting.records import read_metrics
 
 _OUT = flags.DEFINE_string("out", "runs/ablation", "Folder of the runs.")
 _TO = flags.DEFINE_string("to", "docs/pictures/troubleshooting.png", "The picture.")
@@ -25,7 +26,7 @@ def main(_) -> None:
     FigureCanvasAgg(figure)
     for column, run in zip(figure.subplots(2, len(shown)).T, shown, strict=True):
         config = ablation_variants.config("digits", run.rpartition("_")[0])
-        records = pictures.read_records(pathlib.Path(_OUT.value).expanduser() / "digits" / run / "metrics.jsonl")
+        records = read_metrics(pathlib.Path(_OUT.value).expanduser() / "digits" / run / "metrics.jsonl")
         for name in ("kl_real", "kl_rec", "kl_fake"):
             points = [(r["step"], r[name]) for r in records if name in r]
             column[0].plot(*zip(*points, strict=True), label=name)

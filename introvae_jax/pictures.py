@@ -1,15 +1,13 @@
-"""Sheets of images as picture files, and the records that curves are plotted from."""
+"""Sheets of images as picture files."""
 
 import math
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from introvae_jax import disk
-from introvae_jax.reporting import records
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of single pictures, by suffix
 QUALITY = 95  # of JPEG and WebP
@@ -103,8 +101,3 @@ def save_animation(images: np.ndarray, path: str | os.PathLike) -> None:
     first, *others = [to_image(enlarged(image, times)) for image in to_uint8(images)]
     with disk.whole_file(path) as temporary:
         first.save(temporary, format="GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
-
-
-def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
-    return records.read(disk.place(path), records.is_metrics)[0]

@@ -17,9 +17,10 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tiny import DIGITS
 
-from introvae_jax import bucket, disk, pictures
+from introvae_jax import bucket, disk
 from introvae_jax.errors import UserError
 from introvae_jax.evaluation import evaluator
+from introvae_jax.reporting.records import read_metrics
 from introvae_jax.reporting.tensorboard import TensorBoard
 
 TINY = (
@@ -113,7 +114,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
     again = run_command("introvae_jax.main", *TINY, f"--workdir={workdir}", **server)
     assert again.returncode == 0, again.stderr
     assert "from step 10 to 30" in again.stderr or "from step 20 to 30" in again.stderr
-    assert [record["step"] for record in pictures.read_records(workdir / "metrics.jsonl")] == list(range(5, 31, 5))
+    assert [record["step"] for record in read_metrics(workdir / "metrics.jsonl")] == list(range(5, 31, 5))
     found = {path.name for path in workdir.iterdir()}
     assert found == {"checkpoints", "metrics.jsonl", "tensorboard", "pictures", "curves.png", "config.json"}
     assert len(list((workdir / "tensorboard").iterdir())) == 2  # one of each start

@@ -12,6 +12,7 @@ import jax
 
 import introvae_jax
 from introvae_jax import disk
+from introvae_jax.formatting import markdown, number
 
 SETS = ("real", "generated", "model", "samples", "held_out", "outside")  # that a protocol may describe
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
@@ -57,10 +58,7 @@ def table(results: Sequence[Result]) -> str:
         better = "-" if r.lower_is_better is None else "lower" if r.lower_is_better else "higher"
         cells = (r.name, number(r.value), *((_floor(r),) if floor else ()), better, _count(r.protocol))
         rows.append(cells)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    lines.append("")
+    lines = [*markdown(rows), ""]
     ways: dict[str, list[str]] = {}
     for r in results:
         ways.setdefault(_how(r.protocol), []).append(r.name)
@@ -82,11 +80,6 @@ def save(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     ):
         with disk.whole_file(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def number(value: float) -> str:
-    """A value with five digits, as many as any metric is accurate to."""
-    return f"{value:.5g}"
 
 
 def _count(protocol: dict[str, Any]) -> str:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
-from introvae_jax.evaluation.results import Result, number
+from introvae_jax.evaluation.results import Result
+from introvae_jax.formatting import duration, number
 from introvae_jax.metrics import headlines
 from introvae_jax.objectives.base import Terms
-from introvae_jax.progress import duration
 from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
 from introvae_jax.reporting.time_left import Pauses

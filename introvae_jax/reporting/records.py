@@ -5,6 +5,7 @@ A kill cuts a line short, and disks and editors damage others. One bad line must
 
 from collections.abc import Callable
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -14,17 +15,17 @@ from introvae_jax.errors import warn
 Record = dict[str, Any]
 
 
-def is_metrics(record: Any) -> bool:
+def is_metrics(record: object) -> bool:
     """True for a record of metrics.jsonl: an integer step, and numbers."""
     return isinstance(record, dict) and type(record.get("step")) is int and all(map(_is_number, record.values()))
 
 
-def is_rollback(record: Any) -> bool:
+def is_rollback(record: object) -> bool:
     """True for a record of rollbacks.jsonl."""
     return isinstance(record, dict) and type(record.get("to")) is int and isinstance(record.get("reason"), str)
 
 
-def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Record], dict[int, bytes]]:
+def read(path: pathlib.Path, is_valid: Callable[[object], bool]) -> tuple[list[Record], dict[int, bytes]]:
     """The valid records, and the bad lines by their number from 1. Blank lines and a last line cut short are neither.
 
     path: on this machine or in a bucket.
@@ -43,7 +44,12 @@ def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Reco
     return good, bad
 
 
-def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
+def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
+    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
+    return read(disk.place(path), is_metrics)[0]
+
+
+def clean(path: pathlib.Path, is_valid: Callable[[object], bool]) -> list[Record]:
     """The valid records of a file, if it is there. Moves bad lines to NAME.bad, with a warning that numbers them."""
     if not path.exists():
         return []

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import ml_collections
 
-from introvae_jax import bucket, disk, pictures, processes, progress
+from introvae_jax import bucket, disk, processes, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints, Damaged
 from introvae_jax.checkpoints.files import PASSING
@@ -15,6 +15,7 @@ from introvae_jax.data import source
 from introvae_jax.errors import AGAIN, UserError, warn
 from introvae_jax.reporting import run_files
 from introvae_jax.reporting.logging import NonFinite
+from introvae_jax.reporting.records import read_metrics
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training import memory, parallel
 from introvae_jax.training.rollbacks import Rollbacks
@@ -191,7 +192,7 @@ def _earlier_progress(run: Run, checkpoints: Checkpoints, steps: list[int]) -> s
     if damaged := checkpoints.damaged_steps():
         return f"{run.workdir / 'damaged'} holds the checkpoint of step {damaged[-1]}"
     path = run.workdir / "metrics.jsonl"
-    records = pictures.read_records(path) if path.exists() else []
+    records = read_metrics(path) if path.exists() else []
     last = max((record["step"] for record in records), default=0)
     # The first checkpoint is complete at the latest when the second one begins; a kill before that is no loss.
     return f"{path} ends at step {last}" if last > 2 * run.config.checkpoint.every else None

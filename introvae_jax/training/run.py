@@ -20,6 +20,7 @@ from introvae_jax.metrics import headlines
 from introvae_jax.reporting import drawing
 from introvae_jax.reporting.health import Facts
 from introvae_jax.reporting.logging import NO_TERMS, Reporter
+from introvae_jax.reporting.records import read_metrics
 from introvae_jax.training import calibrate, feed, optimizer, parallel
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
@@ -154,7 +155,7 @@ class Run:
 
     def draw_curves(self) -> None:
         """curves.png of everything in metrics.jsonl."""
-        records = pictures.read_records(self.workdir / "metrics.jsonl")
+        records = read_metrics(self.workdir / "metrics.jsonl")
         margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
         scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
         shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]

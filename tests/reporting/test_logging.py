@@ -9,9 +9,10 @@ from PIL import Image
 import pytest
 from tensorboardX.proto import event_pb2
 
-from introvae_jax import pictures, plots
+from introvae_jax import formatting, pictures, plots
 from introvae_jax.evaluation.results import Result
 from introvae_jax.reporting import logging, tensorboard, time_left
+from introvae_jax.reporting.records import read_metrics
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
@@ -44,7 +45,7 @@ def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
     report.collect(2, arrays(**TERMS | {"loss_rec": 4.0} | ADVERSARIAL))
     report.report()
     report.close()
-    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")
+    (record,) = read_metrics(tmp_path / "metrics.jsonl")
     assert (record["step"], record["kimg"], record["loss_rec"], record["kl_fake"]) == (2, 0.02, 3.0, 11.0)
     assert record["images_per_second"] > 0
     line = capsys.readouterr().err
@@ -67,7 +68,7 @@ def test_steps_that_come_together_are_reported_as_if_they_had_come_one_by_one(tm
     for report in (single, together):
         report.report()
         report.close()
-    one, other = (pictures.read_records(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
+    one, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
     for record in (*one, *other):
         del record["seconds"], record["wall_time"]
     assert one == other
@@ -82,7 +83,7 @@ def test_a_non_finite_term_is_named_with_its_step(tmp_path, value):
     with pytest.raises(logging.NonFinite, match=f"kl_real is {value} at step 2"):
         report.report()
     report.close()
-    (record,) = pictures.read_records(tmp_path / "metrics.jsonl")  # what came before it is kept
+    (record,) = read_metrics(tmp_path / "metrics.jsonl")  # what came before it is kept
     assert (record["step"], record["kl_real"]) == (1, 5.0)
 
 
@@ -90,7 +91,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
     lines = [json.dumps({"step": step}) for step in (5, 10, 15)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 2')
     reporter(tmp_path, start=10).close()
-    assert [r["step"] for r in pictures.read_records(tmp_path / "metrics.jsonl")] == [5, 10]
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
 def test_a_damaged_line_is_set_aside_and_costs_no_other(tmp_path, capfd, bad):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n' + bad + b'\n\n{"step": 10}\n{"step": 15}')  # the last one lost its newline
-    assert [r["step"] for r in pictures.read_records(path)] == [5, 10, 15]
+    assert [r["step"] for r in read_metrics(path)] == [5, 10, 15]
     reporter(tmp_path, start=15).close()
     assert path.read_bytes() == b'{"step": 5}\n{"step": 10}\n{"step": 15}\n'
     assert (tmp_path / "metrics.jsonl.bad").read_bytes() == bad + b"\n"
@@ -152,7 +153,7 @@ def test_a_record_tells_time_and_learning_rate_and_time_goes_on_after_a_restart(
     report.collect(20, arrays(**TERMS))
     report.report()
     report.close()
-    record = pictures.read_records(tmp_path / "metrics.jsonl")[-1]
+    record = read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert record["learning_rate"] == 0.5 / 20
     assert 1_000 <= record["seconds"] < 1_500  # those of step 10 and a moment; step 15 is trained anew
     assert record["wall_time"] > 1.7e9
@@ -197,7 +198,7 @@ def test_a_pause_is_timed(monkeypatch):
 
 
 def test_durations():
-    assert [logging.duration(s) for s in (9, 75, 3 * 3600 + 62)] == ["9s", "1m15s", "3h01m"]
+    assert [formatting.duration(s) for s in (9, 75, 3 * 3600 + 62)] == ["9s", "1m15s", "3h01m"]
 
 
 def test_grids_and_pairs_put_images_where_they_belong():
