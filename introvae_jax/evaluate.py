@@ -48,7 +48,7 @@ _CACHE = flags.DEFINE_bool("cache", True, "Keep statistics of real images on dis
 _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a new file in RUN/evaluations/.")
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Scores what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
         from introvae_jax import programs

@@ -12,6 +12,7 @@ from introvae_jax import disk, model, pictures, plots, progress
 from introvae_jax.data import densities, folder, forms, images, source
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import reconstruction
+from introvae_jax.metrics.likelihood import kl_to_prior
 
 MODES = ("sample", "reconstruct", "interpolate")
 PAIRS = 6  # a row of a sheet
@@ -76,9 +77,9 @@ def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
     unit0, unit1 = z0 / max(length0, 1e-12), z1 / max(length1, 1e-12)
     angle = np.arccos(np.clip(unit0 @ unit1, -1.0, 1.0))
     if np.sin(angle) < 1e-6:
-        return np.float32((1 - t) * z0 + t * z1)
+        return np.asarray((1 - t) * z0 + t * z1, np.float32)
     direction = (np.sin((1 - t) * angle) * unit0 + np.sin(t * angle) * unit1) / np.sin(angle)
-    return np.float32(direction * ((1 - t) * length0 + t * length1))
+    return np.asarray(direction * ((1 - t) * length0 + t * length1), np.float32)
 
 
 def _sample(trained: model.Model, options: Options, out: pathlib.Path) -> None:
@@ -114,7 +115,7 @@ def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) 
 
 
 def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> None:
-    names, originals = _read_images(trained, options.images)
+    names, originals = _read_images(trained, options.images or "")
     names, originals = names[: options.num], originals[: options.num]
     if _is_picture(out):
         _require_size(trained, out, 2 * len(originals), 2 * min(PAIRS, len(originals)))
@@ -124,7 +125,7 @@ def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> N
         _save_each([f"{i:05d}_{pathlib.Path(name).stem}" for i, name in enumerate(names)], copies, out)
         return
     pictures.save(pictures.pairs(originals / 255.0, copies, PAIRS), out)
-    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], _kl(mu, logvar), out)
+    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], kl_to_prior(mu, logvar), out)
 
 
 def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pathlib.Path) -> None:
@@ -144,12 +145,6 @@ def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pat
             rows.writerow([i // PAIRS + 1, i % PAIRS + 1, name, f"{psnr[i]:.4f}", nats])
 
 
-def _kl(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
-    """KL(N(mu, exp(logvar)) || N(0, I)), [N] in nats: the first term of eq. 11."""
-    mu, logvar = np.float64(mu), np.float64(logvar)
-    return 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
-
-
 def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> None:
     num = options.num or 10
     if _is_picture(out):
@@ -157,7 +152,7 @@ def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> N
     if options.seeds is not None:
         ends = trained.latents(_two_seeds(options.seeds))
     else:
-        originals = _read_images(trained, options.images)[1]
+        originals = _read_images(trained, options.images or "")[1]
         if len(originals) < 2:
             raise UserError(f"--images={options.images}: {len(originals)} image there, two are needed")
         ends = trained.encode(originals[:2])[0]
@@ -203,7 +198,7 @@ def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarr
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     target = source.target_of(trained.config["data"])
     form = forms.open_places(places, size=target.size)
-    decoded = folder.decode_all(form, target)
+    decoded = {i: array for i, array in folder.decode_all(form, target).items() if array is not None}
     if not decoded:
         raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
     return [form.names[i] for i in decoded], np.stack(list(decoded.values()))

@@ -31,7 +31,7 @@ class Cache:
 
     def load(self, parts: Sequence[Part], extractors: Mapping[str, FeatureExtractor]) -> dict[Part, Moments]:
         """The moments of those `parts` that are cached."""
-        found = {}
+        found: dict[Part, Moments] = {}
         for part in parts:
             if part.accumulator is MomentsAccumulator:
                 key = self._key(part, extractors)

@@ -60,9 +60,11 @@ def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
         raise UserError("--metrics is empty: name one or more, for instance --metrics=fid,reconstruction")
     path = _record_path(options)
     try:
-        prepare = _of_model if options.fake is None else _of_folders
         with jax.default_matmul_precision("highest"):
-            score = prepare(options, of_sets, of_encoder)
+            if options.fake is None:
+                score = _of_model(options, of_sets, of_encoder)
+            else:
+                score = _of_folders(options, options.fake, of_sets, of_encoder)
             _require_place(path)
             found = score()
         _save(found, path)
@@ -93,7 +95,7 @@ def _save(found: Sequence[Result], path: pathlib.Path | None) -> None:
 
 
 def _of_folders(
-    options: Options, of_sets: Sequence[SetSpec], of_encoder: Sequence[EncoderSpec]
+    options: Options, fake_path: str, of_sets: Sequence[SetSpec], of_encoder: Sequence[EncoderSpec]
 ) -> Callable[[], list[Result]]:
     if options.workdir is not None:
         raise UserError("--workdir and --fake: samples come from one of them")
@@ -105,7 +107,7 @@ def _of_folders(
         raise UserError(f"{of_encoder[0].name} is a metric of a model: it needs --workdir=RUN instead of --fake")
     target = images.Target(options.size, 3) if options.size else None
     real = image_sets.from_path(options.real, "real", target, options.seed)
-    fake = image_sets.from_path(options.fake, "generated", target, options.seed)
+    fake = image_sets.from_path(fake_path, "generated", target, options.seed)
     evaluation = SetEvaluation(
         of_sets, real, fake.shape, options.extractors, generated=fake.count, floor=options.floor,
         batch_size=options.batch_size, cache=Cache(real.cache_key) if options.cache else None,
@@ -127,14 +129,13 @@ def _of_model(
         raise UserError(f"{options.workdir} is a model of points: python -m benchmarks.toy2d scores such")
     metadata = image_sets.model_metadata(trained, options.workdir)
     data = dict(trained.config["data"]) | ({"path": options.data_path} if options.data_path else {})
-    target, splits, work = source.target_of(data), None, []
-    if options.real is None or of_encoder:
-        splits = _open_splits(options, data, trained)
+    target, work = source.target_of(data), list[Callable[[], list[Result]]]()
+    splits = functools.cache(lambda: _open_splits(options, data, trained))  # opened once, if at all
     if of_sets:
         if options.real is not None:
             real = image_sets.from_path(options.real, "real", target, options.seed)
         else:
-            real = image_sets.from_split(splits, options.split, "real", data, options.seed)
+            real = image_sets.from_split(splits(), options.split, "real", data, options.seed)
         evaluation = SetEvaluation(
             of_sets, real, trained.image_shape, options.extractors, floor=options.floor, batch_size=options.batch_size,
             cache=Cache(real.cache_key) if options.cache else None,
@@ -147,7 +148,7 @@ def _of_model(
         work.append(functools.partial(evaluation.score, image_sets.from_model(trained, metadata, options.seed)))
     if of_encoder:
         outside = None if options.ood is None else image_sets.from_path(options.ood, "outside", target, options.seed)
-        held_out = image_sets.from_split(splits, "test", "held_out", data, options.seed)
+        held_out = image_sets.from_split(splits(), "test", "held_out", data, options.seed)
         encoder = EncoderEvaluation(
             of_encoder, held_out, trained.config, outside=outside, seed=options.seed, batch_size=options.batch_size
         )

@@ -53,7 +53,7 @@ class FeatureExtractors:
             return FeatureExtractor(lambda images: images, {"network": "none", "resize": "none"})
         if name == "inception":
             variables, digest = weights.inception(self.inception_path, self.inception_sha256, self.flag)
-            features = functools.partial(inception.features, mode=self.resize)
+            features: Callable[..., jax.Array] = functools.partial(inception.features, mode=self.resize)
             network, resize = "Inception-v3 2015-12-05", f"{self.resize} mode, to 299x299"
             if digest != weights.INCEPTION_SHA256:
                 network = "Inception-v3 of OTHER weights than the canonical ones"

@@ -31,7 +31,7 @@ class StoredRows:
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, self.shape[1]), np.float32)
-        view, place = memoryview(out.reshape(-1).view(np.uint8)), start * out.itemsize * self.shape[1]
+        view, place = out.reshape(-1).view(np.uint8).data, start * out.itemsize * self.shape[1]
         while view:
             count = os.preadv(self._file.fileno(), [view], place)
             if not count:

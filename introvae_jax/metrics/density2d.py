@@ -31,8 +31,8 @@ def scores(truth: np.ndarray, points: np.ndarray, reach: float, seed: int = 0) -
     """
     p, counts = cell_counts(truth, reach), cell_counts(points, reach)
     rng = np.random.default_rng(seed)
-    few = [rng.choice(some, LEGACY_POINTS, replace=False) for some in (truth, points)]
-    return Scores(kl(p, counts), jsd(p, counts), legacy_kl(*few, reach), legacy_jsd(*few, reach))
+    true, found = (rng.choice(some, LEGACY_POINTS, replace=False) for some in (truth, points))
+    return Scores(kl(p, counts), jsd(p, counts), legacy_kl(true, found, reach), legacy_jsd(true, found, reach))
 
 
 def cell_counts(points: np.ndarray, reach: float, bins: int = BINS) -> np.ndarray:

@@ -41,7 +41,7 @@ def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
     weights: K arrays [B] of `log_weights`, in an array [K, B] or one after the other, of which one is kept.
     Raises ValueError for none.
     """
-    total, count = -np.inf, 0
+    total, count = np.full((), -np.inf), 0
     for one in weights:
         total, count = np.logaddexp(total, one), count + 1
     if not count:
@@ -60,7 +60,7 @@ def bits_per_dim(nats: np.ndarray | float, dims: int) -> np.ndarray:
 
 def kl_to_prior(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
     """KL(N(mu, exp(logvar)) || N(0, I)) of mu, logvar [B, Z]: [B] in nats, the first term of eq. 11 of IntroVAE."""
-    mu, logvar = np.float64(mu), np.float64(logvar)
+    mu, logvar = np.asarray(mu, np.float64), np.asarray(logvar, np.float64)
     return 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
 
 

@@ -25,7 +25,7 @@ def precision_recall(real: RowMatrix, fake: RowMatrix, *, neighbours: int = 3, t
         raise ValueError(f"features {real.shape} and {fake.shape}: must be [N, D] and [M, D]")
     if not 1 <= neighbours < min(len(real), len(fake)):
         raise ValueError(f"sets of {len(real)} and {len(fake)} points have no {neighbours} neighbours for each")
-    centre = sum(rows.sum(axis=0) for _, rows in _tiles(real, tile, 0.0)) / len(real)
+    centre = np.asarray(sum(rows.sum(axis=0) for _, rows in _tiles(real, tile, 0.0)) / len(real))
     if not np.isfinite(centre).all():
         raise ValueError("real features that are not finite")
     real_reach, fake_reach = (_reach(points, neighbours, tile, centre) for points in (real, fake))
@@ -38,7 +38,7 @@ def precision_recall(real: RowMatrix, fake: RowMatrix, *, neighbours: int = 3, t
     return {"precision": float(fake_hit.mean()), "recall": float(real_hit.mean())}
 
 
-def _reach(points: np.ndarray, neighbours: int, tile: int, centre: np.ndarray) -> np.ndarray:
+def _reach(points: RowMatrix, neighbours: int, tile: int, centre: np.ndarray) -> np.ndarray:
     """Squared distance of each point to its k-th neighbour, rounded up so that what lies on the sphere is inside."""
     reach = np.empty(len(points))
     for here, a in _tiles(points, tile, centre):
@@ -55,7 +55,7 @@ def _reach(points: np.ndarray, neighbours: int, tile: int, centre: np.ndarray) -
     return reach
 
 
-def _tiles(points: np.ndarray, tile: int, centre: np.ndarray | float) -> Iterator[tuple[slice, np.ndarray]]:
+def _tiles(points: RowMatrix, tile: int, centre: np.ndarray | float) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows in float64 about `centre`, where squares are smaller and lose fewer digits to the subtraction."""
     for start in range(0, len(points), tile):
         rows = slice(start, min(start + tile, len(points)))

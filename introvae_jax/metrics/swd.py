@@ -96,7 +96,7 @@ def positions(seed: int, level: int, first: int, num: int, side: int) -> tuple[n
     """
     bits = np.random.PCG64((seed, _POSITIONS, level)).advance(first * 2 * PATCHES)
     uniform = np.random.Generator(bits).random((num, 2, PATCHES))
-    top, left = np.int64(uniform * (side - PATCH + 1)).transpose(1, 0, 2).reshape(2, -1)
+    top, left = (uniform * (side - PATCH + 1)).astype(np.int64).transpose(1, 0, 2).reshape(2, -1)
     return top, left
 
 
@@ -105,7 +105,7 @@ def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
 
     Source: Burt and Adelson 1983, with the binomial filter 1 4 6 4 1, mirrored at the edges.
     """
-    current, levels = np.float32(images), []
+    current, levels = np.asarray(images, np.float32), list[np.ndarray]()
     while current.shape[1] > COARSEST:
         smaller = _halved(_halved(current, 1), 2)
         levels.append(current - _doubled(_doubled(smaller, 1), 2))
