@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import ablation_variants
 from introvae_jax import disk, errors
-from introvae_jax.reporting.records import read_metrics
+from introvae_jax.reporting import records
 
 _OUT = flags.DEFINE_string("out", "runs/ablation", "Folder of the runs.")
 _TO = flags.DEFINE_string("to", "docs/pictures/troubleshooting.png", "The picture.")
@@ -26,12 +26,12 @@ def main(_) -> None:
     FigureCanvasAgg(figure)
     for column, run in zip(figure.subplots(2, len(shown)).T, shown, strict=True):
         config = ablation_variants.config("digits", run.rpartition("_")[0])
-        records = read_metrics(pathlib.Path(_OUT.value).expanduser() / "digits" / run / "metrics.jsonl")
+        found = records.read_metrics(pathlib.Path(_OUT.value).expanduser() / "digits" / run / "metrics.jsonl")
         for name in ("kl_real", "kl_rec", "kl_fake"):
-            points = [(r["step"], r[name]) for r in records if name in r]
+            points = [(r["step"], r[name]) for r in found if name in r]
             column[0].plot(*zip(*points, strict=True), label=name)
         column[0].axhline(config.objective.margin, color="grey", linestyle=":", label="margin")
-        column[1].plot([r["step"] for r in records], [r["loss_rec"] for r in records], color="black")
+        column[1].plot([r["step"] for r in found], [r["loss_rec"] for r in found], color="black")
         column[0].set(title=run.rpartition("_")[0], ylim=(0, 130))
         column[1].set(ylim=(5, 200), yscale="log", xlabel="step")
     figure.axes[0].set_ylabel("KL (nats)")

@@ -1,9 +1,6 @@
-"""Text forms of durations, numbers and tables, and SHA-256 of files."""
+"""Text forms of durations, numbers and tables."""
 
 from collections.abc import Sequence
-import hashlib
-import os
-import pathlib
 
 UNITS = (("days", 86_400), ("hours", 3_600), ("min", 60))
 
@@ -39,9 +36,3 @@ def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     padded = aligned(rows)
     lines = ["| " + " | ".join(cells) + " |" for cells in padded]
     return [lines[0], "|" + "|".join("-" * (len(cell) + 2) for cell in padded[0]) + "|", *lines[1:]]
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises OSError if it cannot be read."""
-    with pathlib.Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from introvae_jax import disk, model, pictures, plots, progress
 from introvae_jax.data import densities, folder, forms, images, source
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import reconstruction
-from introvae_jax.metrics.likelihood import kl_to_prior
+from introvae_jax.objectives import terms
 
 MODES = ("sample", "reconstruct", "interpolate")
 PAIRS = 6  # a row of a sheet
@@ -125,7 +125,7 @@ def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> N
         _save_each([f"{i:05d}_{pathlib.Path(name).stem}" for i, name in enumerate(names)], copies, out)
         return
     pictures.save(pictures.pairs(originals / 255.0, copies, PAIRS), out)
-    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], kl_to_prior(mu, logvar), out)
+    _save_index(names, reconstruction.errors(originals / 255.0, copies)["psnr"], np.asarray(terms.kl(mu, logvar)), out)
 
 
 def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pathlib.Path) -> None:
@@ -198,7 +198,7 @@ def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarr
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     target = source.target_of(trained.config["data"])
     form = forms.open_places(places, size=target.size)
-    decoded = {i: array for i, array in folder.decode_all(form, target).items() if array is not None}
+    decoded = folder.decode_all(form, target)
     if not decoded:
         raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
     return [form.names[i] for i in decoded], np.stack(list(decoded.values()))

@@ -11,11 +11,10 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from introvae_jax import bucket, disk, errors, model, progress
+from introvae_jax import bucket, disk, errors, hashes, model, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
-from introvae_jax.formatting import sha256
 from introvae_jax.released import mapping, torch_file
 from introvae_jax.training import parallel, run, state
 
@@ -56,7 +55,12 @@ def convert(
     try:
         with _only_one(workdir):
             _refuse_used(workdir)
-            write(config, converted, workdir, {"file": weights.name, "sha256": sha256(weights), "family": family})
+            write(
+                config,
+                converted,
+                workdir,
+                {"file": weights.name, "sha256": hashes.sha256_file(weights), "family": family},
+            )
     except OSError as error:
         raise errors.UserError(f"--workdir={workdir}: {error.strerror or error}") from error
     return config, _describe(found, family, converted)

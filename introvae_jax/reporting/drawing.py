@@ -6,8 +6,6 @@ from PIL import Image
 from introvae_jax import pictures, plots
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.source import Source
-from introvae_jax.evaluation.encoder_evaluation import noise_precision
-from introvae_jax.metrics.likelihood import kl_to_prior
 from introvae_jax.model import Model
 
 PICTURE_SIDE = 2048  # pixels that a grid may have a side
@@ -45,8 +43,11 @@ def _of_density(trained: Model, real: np.ndarray) -> dict[str, Image.Image]:
 
 def _exp_elbo(trained: Model, reach: float) -> np.ndarray:
     """exp(-KL - beta * AE) at z = mu for each cell of the square, [CELLS, CELLS], rows from y = -reach up."""
+    objective = trained.config["objective"]
     ticks = np.linspace(-reach, reach, CELLS, dtype=np.float32)
     x = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     mu, logvar = trained.encode(x)
+    kl = 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
     error = 0.5 * np.sum((trained.decode(mu, posterior=True) - x) ** 2, axis=1)
-    return np.exp(-kl_to_prior(mu, logvar) - noise_precision(trained.config) * error).reshape(CELLS, CELLS)
+    beta = objective["beta"] / (1.0 if objective["name"] == "introvae" else objective["beta_kl"])
+    return np.exp(-kl - beta * error).reshape(CELLS, CELLS)

@@ -15,17 +15,17 @@ from introvae_jax.errors import warn
 Record = dict[str, Any]
 
 
-def is_metrics(record: object) -> bool:
+def is_metrics(record: Any) -> bool:
     """True for a record of metrics.jsonl: an integer step, and numbers."""
     return isinstance(record, dict) and type(record.get("step")) is int and all(map(_is_number, record.values()))
 
 
-def is_rollback(record: object) -> bool:
+def is_rollback(record: Any) -> bool:
     """True for a record of rollbacks.jsonl."""
     return isinstance(record, dict) and type(record.get("to")) is int and isinstance(record.get("reason"), str)
 
 
-def read(path: pathlib.Path, is_valid: Callable[[object], bool]) -> tuple[list[Record], dict[int, bytes]]:
+def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Record], dict[int, bytes]]:
     """The valid records, and the bad lines by their number from 1. Blank lines and a last line cut short are neither.
 
     path: on this machine or in a bucket.
@@ -44,12 +44,12 @@ def read(path: pathlib.Path, is_valid: Callable[[object], bool]) -> tuple[list[R
     return good, bad
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
+def read_metrics(path: str | os.PathLike) -> list[Record]:
     """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
     return read(disk.place(path), is_metrics)[0]
 
 
-def clean(path: pathlib.Path, is_valid: Callable[[object], bool]) -> list[Record]:
+def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
     """The valid records of a file, if it is there. Moves bad lines to NAME.bad, with a warning that numbers them."""
     if not path.exists():
         return []

@@ -11,8 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from introvae_jax import formatting, pictures, plots
 from introvae_jax.evaluation.results import Result
-from introvae_jax.reporting import logging, tensorboard, time_left
-from introvae_jax.reporting.records import read_metrics
+from introvae_jax.reporting import logging, records, tensorboard, time_left
 
 TERMS = {"loss_rec": 2.0, "kl_real": 5.0, "loss_encoder": 1.0, "loss_decoder": 3.0}
 ADVERSARIAL = {"kl_rec": 9.0, "kl_fake": 11.0, "kl_gap": 5.0, "hinge_rec_active": 1.0, "hinge_fake_active": 0.5}
@@ -45,7 +44,7 @@ def test_a_record_holds_the_means_of_its_interval(tmp_path, capsys):
     report.collect(2, arrays(**TERMS | {"loss_rec": 4.0} | ADVERSARIAL))
     report.report()
     report.close()
-    (record,) = read_metrics(tmp_path / "metrics.jsonl")
+    (record,) = records.read_metrics(tmp_path / "metrics.jsonl")
     assert (record["step"], record["kimg"], record["loss_rec"], record["kl_fake"]) == (2, 0.02, 3.0, 11.0)
     assert record["images_per_second"] > 0
     line = capsys.readouterr().err
@@ -68,7 +67,7 @@ def test_steps_that_come_together_are_reported_as_if_they_had_come_one_by_one(tm
     for report in (single, together):
         report.report()
         report.close()
-    one, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
+    one, other = (records.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("single", "together"))
     for record in (*one, *other):
         del record["seconds"], record["wall_time"]
     assert one == other
@@ -83,7 +82,7 @@ def test_a_non_finite_term_is_named_with_its_step(tmp_path, value):
     with pytest.raises(logging.NonFinite, match=f"kl_real is {value} at step 2"):
         report.report()
     report.close()
-    (record,) = read_metrics(tmp_path / "metrics.jsonl")  # what came before it is kept
+    (record,) = records.read_metrics(tmp_path / "metrics.jsonl")  # what came before it is kept
     assert (record["step"], record["kl_real"]) == (1, 5.0)
 
 
@@ -91,7 +90,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
     lines = [json.dumps({"step": step}) for step in (5, 10, 15)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 2')
     reporter(tmp_path, start=10).close()
-    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
+    assert [r["step"] for r in records.read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_records_of_steps_taken_again_and_half_lines_are_dropped(tmp_path):
 def test_a_damaged_line_is_set_aside_and_costs_no_other(tmp_path, capfd, bad):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n' + bad + b'\n\n{"step": 10}\n{"step": 15}')  # the last one lost its newline
-    assert [r["step"] for r in read_metrics(path)] == [5, 10, 15]
+    assert [r["step"] for r in records.read_metrics(path)] == [5, 10, 15]
     reporter(tmp_path, start=15).close()
     assert path.read_bytes() == b'{"step": 5}\n{"step": 10}\n{"step": 15}\n'
     assert (tmp_path / "metrics.jsonl.bad").read_bytes() == bad + b"\n"
@@ -153,7 +152,7 @@ def test_a_record_tells_time_and_learning_rate_and_time_goes_on_after_a_restart(
     report.collect(20, arrays(**TERMS))
     report.report()
     report.close()
-    record = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    record = records.read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert record["learning_rate"] == 0.5 / 20
     assert 1_000 <= record["seconds"] < 1_500  # those of step 10 and a moment; step 15 is trained anew
     assert record["wall_time"] > 1.7e9
@@ -214,8 +213,8 @@ def test_grids_and_pairs_put_images_where_they_belong():
 
 def test_curves_of_a_single_record_show_it(tmp_path):
     """A line of one point has no length."""
-    for name, records in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
-        plots.curves(records, tmp_path / name, margin=None)
+    for name, found in {"empty": [], "one": [{"step": 5, "loss_rec": 10.0, "kl_real": 5.0}]}.items():
+        plots.curves(found, tmp_path / name, margin=None)
     empty, one = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("empty", "one"))
     colours = [np.ptp(picture[60:330], axis=-1).max(0) for picture in (empty, one)]  # inside the upper panels
     middle = slice(180, 380)  # of the first one, away from its legend and its axes
