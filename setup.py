@@ -26,7 +26,7 @@ setuptools.setup(
     license_files=["LICENSE", "introvae_jax/data/digits/LICENSE.md"],
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["introvae_jax", "introvae_jax.*"]),
-    package_data={"introvae_jax.data.digits": ["digits.npz", "LICENSE.md"]},
+    package_data={"introvae_jax": ["py.typed"], "introvae_jax.data.digits": ["digits.npz", "LICENSE.md"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.6",
@@ -60,6 +60,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "import-linter>=2.17",
+            "mypy>=2.4",
             *PREPARE,
             *AVATARS,
             *LPIPS,

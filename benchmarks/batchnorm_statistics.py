@@ -25,9 +25,9 @@ from benchmarks import ablation_variants
 from introvae_jax import errors, model, parallel, pictures
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import loader, source
-from introvae_jax.evaluation import requests, subjects
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation import image_sets, specs
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 from introvae_jax.experiment import Experiment
 from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
@@ -55,7 +55,7 @@ def main(_) -> None:
 
 
 def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
-    """The figures of one run, by statistics and weights."""
+    """The metrics of one run, by statistics and weights."""
     config = ablation_variants.config(_ON.value, "base")
     config.seed = int(workdir.name.rpartition("_")[2])
     run, splits = Experiment(config, parallel.replicas()), source.open_splits(config.data)
@@ -64,19 +64,19 @@ def scored(workdir: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
     state, running = trained_on(run, splits.train, state)
     recalibrated = calibrate.Calibration(config, run.networks, splits.train).statistics(state, "ema", "raw")
     data = config.data.to_dict()
-    real = subjects.of_split(splits, "train", "real", data, 0)
-    comparison = Comparison(requests.parse(METRICS)[0], real, real.shape, Views(), batch_size=BATCH)
+    real = image_sets.from_split(splits, "train", "real", data, 0)
+    evaluation = SetEvaluation(specs.parse(METRICS)[0], real, real.shape, FeatureExtractors(), batch_size=BATCH)
     found = {}
     for weights in ("ema", "raw"):
         field = "ema" if weights == "ema" else "params"
         params = getattr(state.encoder, field), getattr(state.decoder, field)
         for name, statistics in {"running": running, "recalibrated": recalibrated[weights], "batch": None}.items():
             user = User(run, params, statistics)
-            figures = {score.name: score.value for score in comparison.score(user.samples)}
+            values = {score.name: score.value for score in evaluation.score(user.samples)}
             held_out = splits.test[np.arange(min(len(splits.test), 448))]
             errors_ = [reconstruction.errors(x / 255.0, user.reconstruct(x)) for x in np.split(held_out, 7)]
-            figures["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
-            found[name, weights] = {k: v for k, v in figures.items() if not k.startswith("swd1000_")}
+            values["psnr"] = float(np.mean([part["psnr"] for part in errors_]))
+            found[name, weights] = {k: v for k, v in values.items() if not k.startswith("swd1000_")}
     return found
 
 
@@ -125,7 +125,7 @@ class User:
         found = statistics or {}
         self._model = model.Model.create(run.config, *params, found, step=0, weights="", batch_size=BATCH)
         self._networks, self._stored = run.networks, statistics is not None
-        self.samples = subjects.Images(None, self._model.image_shape, self._sample, {})
+        self.samples = image_sets.ImageSet(None, self._model.image_shape, self._sample, {})
 
     def _apply(self, network: nn.Module, variables: Any, x: np.ndarray) -> Any:
         return jax.device_get(_applied(network, variables, x, self._stored))

@@ -1,4 +1,4 @@
-"""Do the figures see what is wrong with images? Real ones are damaged step by step, and every figure is watched.
+"""Do the metrics see what is wrong with images? Real ones are damaged step by step, and every metric is watched.
 
     python -m introvae_jax.prepare --source=avatars --name=avatars --resolution=64
     python -m benchmarks.metric_ladder --out=docs/pictures/metric_ladder.png
@@ -7,7 +7,7 @@ noise      Gaussian, in grey levels
 blur       Gaussian, radius in pixels
 collapse   only so many different images are left, repeated
 
-The first rung is undamaged: other images of the set than those compared with, so the figures' noise floor. With
+The first rung is undamaged: other images of the set than those compared with, so the metrics' noise floor. With
 --inception the FID and its like are the true ones; without, those of a network of random weights, which is named so.
 """
 
@@ -24,9 +24,9 @@ from PIL import Image, ImageFilter
 from configs import avatars, digits
 from introvae_jax import disk, errors
 from introvae_jax.data import source
-from introvae_jax.evaluation import requests, subjects
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation import image_sets, specs
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 from introvae_jax.features import alexnet
 from introvae_jax.features.weights import INCEPTION_SHA256
 from introvae_jax.metrics import reconstruction, ssim
@@ -35,7 +35,7 @@ _ON = flags.DEFINE_enum("on", "avatars", ["avatars", "digits"], "The images.")
 _OUT = flags.DEFINE_string("out", "runs/metric_ladder.png", "The plot; the table is printed.")
 _COUNT = flags.DEFINE_integer("count", 1000, "Images of each set.", lower_bound=1000)
 _METRICS = flags.DEFINE_list(
-    "metrics", ["alexnet_frechet", "alexnet_kernel", "alexnet_precision_recall", "swd", "msssim"], "Figures to watch."
+    "metrics", ["alexnet_frechet", "alexnet_kernel", "alexnet_precision_recall", "swd", "msssim"], "Metrics to watch."
 )
 _INCEPTION = flags.DEFINE_string("inception", "", "File of Inception's weights.")
 _SHA256 = flags.DEFINE_string("inception_sha256", INCEPTION_SHA256, "Its hash.")
@@ -69,17 +69,17 @@ def main(_) -> None:
     train, count = source.open_splits(config.data).train, 2 * _COUNT.value
     real, other = np.split(train[np.random.default_rng(0).permutation(len(train))[:count]], 2)
     words = [f"{word}{_COUNT.value // 2 if word == 'msssim' else _COUNT.value}" for word in _METRICS.value]
-    comparison = Comparison(
-        requests.parse(words)[0], stream(real), real.shape[1:],
-        Views(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
+    evaluation = SetEvaluation(
+        specs.parse(words)[0], stream(real), real.shape[1:],
+        FeatureExtractors(inception_path=_INCEPTION.value, inception_sha256=_SHA256.value), generated=len(other),
     )  # fmt: skip
     found: dict[str, dict[str, list[float]]] = {}
-    undamaged = {score.name: score.value for score in comparison.score(stream(other))}
+    undamaged = {score.name: score.value for score in evaluation.score(stream(other))}
     for ladder, rungs in LADDERS.items():
         for rung in rungs:
             images, scores = damaged(other, ladder, rung), dict(undamaged)
             if rung > 0:
-                scores = {score.name: score.value for score in comparison.score(stream(images))}
+                scores = {score.name: score.value for score in evaluation.score(stream(images))}
             if ladder != "collapse":  # of copies, which these are
                 scores |= of_copies(other, images)
             for name, value in scores.items():
@@ -89,7 +89,7 @@ def main(_) -> None:
 
 
 def of_copies(images: np.ndarray, copies: np.ndarray) -> dict[str, float]:
-    """The figures of reconstructions, of uint8 images [N, H, W, C] and what became of them; LPIPS only of colour."""
+    """The metrics of reconstructions, of uint8 images [N, H, W, C] and what became of them; LPIPS only of colour."""
     error = reconstruction.errors(images / 255.0, copies / 255.0)
     x, y = np.float32(images) / 255, np.float32(copies) / 255
     found = {"psnr": error["psnr"].mean(), "ssim": np.mean(ssim.ssim(x, y))}
@@ -101,17 +101,17 @@ def of_copies(images: np.ndarray, copies: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def stream(images: np.ndarray) -> subjects.Images:
+def stream(images: np.ndarray) -> image_sets.ImageSet:
     """An array as a set in its own order."""
 
     def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
         return (images[start : min(start + batch_size, count)] for start in range(0, count, batch_size))
 
-    return subjects.Images(len(images), images.shape[1:], batches, {})
+    return image_sets.ImageSet(len(images), images.shape[1:], batches, {})
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """A table for each ladder, a line for each figure."""
+    """A table for each ladder, a line for each metric."""
     blocks = []
     for ladder, rungs in LADDERS.items():
         lines = [f"| {ladder} | " + " | ".join(f"{rung:g}" if rung else "none" for rung in rungs) + " |"]
@@ -124,7 +124,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
 
 
 def plot(found: dict[str, dict[str, list[float]]], path: pathlib.Path) -> None:
-    """A panel for each figure, a line for each ladder over its rungs."""
+    """A panel for each metric, a line for each ladder over its rungs."""
     shown: Callable[[str], bool] = lambda name: not name.endswith("_std") and name.count("_") < 3  # noqa: E731
     names = [name for name in found if shown(name)]
     columns = 4

@@ -1,8 +1,15 @@
 """Introspective variational autoencoders in JAX: train, evaluate, sample."""
 
+from __future__ import annotations
+
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from introvae_jax import startup
+
+if TYPE_CHECKING:
+    from introvae_jax.model import Model
 
 __version__ = "0.1.0"
 
@@ -10,7 +17,9 @@ if sys.argv[:1] == ["-m"]:  # python -m introvae_jax.COMMAND, whose own imports,
     startup.start()
 
 
-def load(workdir, *, step=None, weights="ema", batch_size=64):
+def load(
+    workdir: str | os.PathLike[str], *, step: int | str | None = None, weights: str = "ema", batch_size: int = 64
+) -> Model:
     """The trained model of a work directory; see `introvae_jax.model.load`."""
     from introvae_jax import model  # here, so that importing the package does not start JAX
 

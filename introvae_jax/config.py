@@ -12,7 +12,8 @@ from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.images import CROPS, FILTERS, crop_box
 from introvae_jax.data.source import SOURCES
 from introvae_jax.errors import UserError, warn
-from introvae_jax.evaluation import requests
+from introvae_jax.evaluation import specs
+from introvae_jax.nets import NETWORKS
 from introvae_jax.nets.layers import GROUP_SIZE, NORMS
 from introvae_jax.nets.residual import BLOCK_NORMS
 from introvae_jax.objectives import OBJECTIVES
@@ -21,7 +22,6 @@ from introvae_jax.training.optimizer import SCHEDULES
 from introvae_jax.training.step import UPDATE_ORDERS
 
 DTYPES = ("float32", "bfloat16")
-NETWORKS = ("residual", "mlp")
 PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
@@ -63,14 +63,14 @@ RULED = (
 
 # Keys of the networks that came after the first checkpoints, with the values that those were trained with.
 NEWER = {"network": "residual", "prior": "normal", "block_norm": "sum", "expand_equal": False}
-# What a stored config needs so that its networks can be built, by network.
+# What a stored config needs so that its networks can be built, by what they take.
 _STORED = {
-    "residual": {
+    "images": {
         "data.size": int, "data.channels": int, "data.crop": str, "data.resize": str, "model.channels": tuple,
         "model.z_dim": int, "model.prior": str, "model.norm": str, "model.block_norm": str, "model.expand_equal": bool,
         "model.dtype": str, "model.remat": bool,
     },
-    "mlp": {"data.name": str, "model.z_dim": int, "model.width": int, "model.depth": int},
+    "points": {"data.name": str, "model.z_dim": int, "model.width": int, "model.depth": int},
 }  # fmt: skip
 
 
@@ -112,7 +112,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if values["data.source"] == "density":
         _check_points(values, require)
     else:
-        require(values["model.network"] == "residual", "model.network", "'residual' for images")
+        of_images = [repr(name) for name, network in NETWORKS.items() if not network.of_points]
+        require(repr(values["model.network"]) in of_images, "model.network", f"{' or '.join(of_images)} for images")
         _check_residual(values, require)
     objective = OBJECTIVES[values["objective.name"]]
     objective.check(values, require)
@@ -136,17 +137,19 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
     """What is scored while training."""
-    metrics = requests.split(values["eval.metrics"])
+    metrics = specs.split(values["eval.metrics"])
     best = values["eval.best"] or (metrics[0] if metrics else "")
     try:
-        names = {request.name for kind in requests.parse(metrics) for request in kind}
+        asked = {spec.word: spec.metric for kind in specs.parse(metrics) for spec in kind}
     except UserError as error:
         require(False, "eval.metrics", f"metrics ({error})")
-    require(
-        "ood" not in names, "eval.metrics", "metrics without 'ood', which needs other images: introvae_jax.evaluate"
-    )
+    for metric in asked.values():
+        require("outside" not in metric.images, "eval.metrics",
+                f"metrics without {metric.name!r}, which needs other images: introvae_jax.evaluate")  # fmt: skip
     require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
-    require(not best.startswith("active_units"), "eval.best", "another metric than active_units, which ranks nothing")
+    if best:
+        name = asked[best].name
+        require(asked[best].ranks, "eval.best", f"another metric than {name}, which ranks nothing")
     if values["eval.every"]:
         require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")
@@ -194,13 +197,13 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
             raise UserError(f"{place}: its config has {found} for {key}: must be {allowed}")
 
     network = values.get("model.network")
-    require(isinstance(network, str) and network in _STORED, "model.network", "one of " + ", ".join(_STORED))
-    for key, kind in _STORED[network].items():
+    require(isinstance(network, str) and network in NETWORKS, "model.network", "one of " + ", ".join(NETWORKS))
+    for key, kind in _STORED["points" if NETWORKS[network].of_points else "images"].items():
         require(type(values.get(key)) is kind, key, f"of type {kind.__name__}")
         require(key not in _CHOICES or values[key] in _CHOICES[key], key, f"one of {_CHOICES.get(key)}")
         require(key not in _AT_LEAST_ONE or values[key] >= 1, key, "1 or more")
         require(key not in _AT_MOST or values[key] <= _AT_MOST[key], key, f"{_AT_MOST.get(key, 0):,} or less")
-    if network == "mlp":
+    if NETWORKS[network].of_points:
         require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(DENSITIES))
     else:
         _check_residual(values, require)

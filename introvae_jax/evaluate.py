@@ -8,7 +8,7 @@
 Of sets of images: fid, kid, precision_recall (Inception-v3), alexnet_frechet, alexnet_kernel, alexnet_precision_recall
 (no download), swd, msssim; with a number of images as in fid50k (k is 1,000), or as many as there are; fid50k_full
 takes all real ones. Of the encoder, on held-out images: reconstruction, active_units, likelihood, ood.
-The table and a record with the protocol of each figure go to RUN/evaluations/. docs/evaluation.md tells more.
+The table and a record with the protocol of each value go to RUN/evaluations/. docs/evaluation.md tells more.
 """
 
 from collections.abc import Sequence
@@ -48,43 +48,46 @@ _CACHE = flags.DEFINE_bool("cache", True, "Keep statistics of real images on dis
 _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a new file in RUN/evaluations/.")
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Scores what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
         from introvae_jax import programs
-        from introvae_jax.evaluation import job
+        from introvae_jax.evaluation import evaluator
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     _refuse_unused(default if _METRICS.value is None else _METRICS.value)
     with progress.phase("starting the devices"):
         programs.keep()
-    options = job.Options(
+    options = evaluator.Options(
         metrics=default if _METRICS.value is None else _METRICS.value, workdir=_WORKDIR.value, step=_STEP.value,
         weights=_WEIGHTS.value, real=_REAL.value, fake=_FAKE.value, split=_SPLIT.value, data_path=_DATA_PATH.value,
         ood=_OOD.value, size=_SIZE.value, resize=_RESIZE.value,
         inception=_INCEPTION.value, inception_sha256=_SHA256.value, floor=_FLOOR.value,
         seed=_SEED.value, batch_size=_BATCH_SIZE.value, cache=_CACHE.value, out=_OUT.value,
     )  # fmt: skip
-    text, path = job.evaluate(options)
+    text, path = evaluator.evaluate(options)
     print(text)
     if path:
-        print(f"\n{path}: the record, with every figure's protocol; the table beside it")
+        print(f"\n{path}: the record, with the protocol of every value; the table beside it")
 
 
 def _refuse_unused(metrics: Sequence[str]) -> None:
     """Raises UserError for a flag that changes nothing for these metrics of these images."""
-    from introvae_jax.evaluation import requests
+    from introvae_jax.evaluation import specs
+    from introvae_jax.metrics import METRICS
+    from introvae_jax.metrics.base import SetMetric
 
-    of_sets, of_encoder = requests.parse(metrics)
+    of_sets, of_encoder = specs.parse(metrics)
     if _FAKE.value is not None:
         command_line.refuse_unused(["step", "weights"], "needs --workdir=RUN instead of --fake")
     if _REAL.value is not None or _FAKE.value is not None or not of_sets:
         command_line.refuse_unused(["split"], "needs --workdir=RUN without --real, and a metric of sets of images")
     if not of_sets:
         command_line.refuse_unused(["floor", "cache", "real"], "needs a metric of sets of images, for instance swd")
-    if not any(request.figure.view == "inception" for request in of_sets):
-        command_line.refuse_unused(["resize"], "needs fid, kid or precision_recall")
-    if not any(request.name == "ood" for request in of_encoder):
+    if not any(spec.metric.features == "inception" for spec in of_sets):
+        *names, last = [m.name for m in METRICS.values() if isinstance(m, SetMetric) and m.features == "inception"]
+        command_line.refuse_unused(["resize"], f"needs {', '.join(names)} or {last}")
+    if not any("outside" in spec.metric.images for spec in of_encoder):
         command_line.refuse_unused(["ood"], "needs --metrics=ood")
 
 

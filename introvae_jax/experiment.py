@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from introvae_jax import objectives
-from introvae_jax.nets import mlp, residual
+from introvae_jax.nets import NETWORKS, mlp
 from introvae_jax.objectives.base import Terms
 from introvae_jax.parallel import Replicas
 from introvae_jax.training import optimizer
@@ -81,7 +81,7 @@ class Experiment:
 def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Shape of one example: (height, width, channels), or (2,) for points."""
     data = config["data"]
-    if config["model"]["network"] == "mlp":
+    if NETWORKS[config["model"]["network"]].of_points:
         return (mlp.POINT_DIM,)
     return data["size"], data["size"], data["channels"]
 
@@ -94,13 +94,5 @@ def batch_shape(config: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
 
 def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
     """The encoder and the decoder that `config` describes."""
-    model, data = config["model"], config["data"]
-    if model["network"] == "mlp":
-        options = {"width": model["width"], "depth": model["depth"], "z_dim": model["z_dim"]}
-        return mlp.Encoder(**options, axis_name=axis_name), mlp.Decoder(**options, axis_name=axis_name)
-    options = {
-        "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
-        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"], "sphere": model["prior"] == "sphere",
-        "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
-    }  # fmt: skip
-    return residual.Encoder(**options), residual.Decoder(**options, image_channels=data["channels"])
+    model = config["model"]
+    return NETWORKS[model["network"]].build(model, config["data"], axis_name)

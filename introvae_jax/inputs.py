@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 import io
 import operator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from introvae_jax.data import images as images_lib
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 
+Images = npt.ArrayLike | Image.Image | Sequence[Image.Image]  # arrays, nested lists, or Pillow images
 ROUNDING = 1e-5  # by which a float image may leave [0, 1]
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # of Pillow; PNG files hold no others
 SEEDS = 2**32
@@ -22,7 +24,7 @@ class InvalidArgument(UserError, ValueError):
     """An argument that a model cannot take. Programs catch it as ValueError; commands show it as one line."""
 
 
-def whole_number(name: str, value: Any) -> int:
+def whole_number(name: str, value: SupportsIndex) -> int:
     """`value` as an int of 1 or more. Raises InvalidArgument for anything else."""
     try:
         number = operator.index(value)
@@ -52,17 +54,17 @@ def seed_range(first: int, num: int) -> range:
     return range(first, first + num)
 
 
-def latents(z: Any, z_dim: int) -> np.ndarray:
+def latents(z: npt.ArrayLike, z_dim: int) -> np.ndarray:
     """float32 [N, z_dim]. Raises InvalidArgument for another shape, no numbers, NaN or infinity."""
     return _finite("latents", _numbers("latents", z), (z_dim,))
 
 
-def points(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+def points(values: Images, shape: tuple[int, ...]) -> np.ndarray:
     """float32 [N, 2], any finite numbers. Raises InvalidArgument as `latents`."""
     return _finite("points", _numbers("points", values), shape)
 
 
-def images(values: Any, data: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+def images(values: Images, data: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """float32 [N, H, W, C] in [0, 1].
 
     values: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; or Pillow images, one or several, which

@@ -18,20 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import os
-from typing import Any
+from typing import Any, TypeVar
 
-from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from introvae_jax import config as config_lib
-from introvae_jax import inputs, parallel, progress
+from introvae_jax import inference, inputs, parallel, progress
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 from introvae_jax.experiment import build_networks, example_shape
 
+T = TypeVar("T")
 WEIGHTS = ("ema", "raw")
+Variables = Mapping[str, Any]  # of a Flax module: {"params": ..., "batch_stats": ...}, or the tree under one of these
 VARIABLES = ("encoder_variables", "decoder_variables", "decoder_rec_variables")
 
 
@@ -50,9 +51,9 @@ class Model:
     """
 
     config: Mapping[str, Any]
-    encoder_variables: Any
-    decoder_variables: Any
-    decoder_rec_variables: Any
+    encoder_variables: Variables
+    decoder_variables: Variables
+    decoder_rec_variables: Variables
     step: int
     weights: str
     batch_size: int = 64
@@ -60,7 +61,7 @@ class Model:
 
     def __post_init__(self) -> None:
         self.batch_size = inputs.whole_number("batch_size", self.batch_size)
-        _require_own_process()
+        inference.require_own_process()
         self._encoder, self._decoder = build_networks(self.config)
         self._replicas = parallel.local_replicas()
         for name in VARIABLES:
@@ -68,17 +69,23 @@ class Model:
 
     @classmethod
     def create(
-        cls, config: Mapping[str, Any], encoder: Any, decoder: Any, statistics: Mapping[str, Any], **options: Any
-    ) -> "Model":
-        """From the parameters of both networks and their statistics, {} where there is no BatchNorm."""
-        variables = (
+        cls, config: Mapping[str, Any], encoder: Variables, decoder: Variables, statistics: Mapping[str, Variables], *,
+        step: int, weights: str, batch_size: int = 64, data_identity: str = "",
+    ) -> "Model":  # fmt: skip
+        """From the parameters of both networks and their BatchNorm statistics.
+
+        statistics: of "encoder", "decoder" and "decoder_rec", as far as the networks have BatchNorm.
+        Raises InvalidArgument for a batch_size that is no whole number above 0.
+        """
+        own, prior, rec = (
             {"params": params, "batch_stats": statistics.get(kind, {})}
             for kind, params in (("encoder", encoder), ("decoder", decoder), ("decoder_rec", decoder))
         )
-        return cls(config, *variables, **options)
+        return cls(config, own, prior, rec, step, weights, batch_size, data_identity)
 
     @property
     def z_dim(self) -> int:
+        """The number of latent dimensions."""
         return self.config["model"]["z_dim"]
 
     @property
@@ -96,9 +103,9 @@ class Model:
         plain, others = self._without_devices(), other._without_devices()
         batch_size = {"batch_size": None}
         variables, others_variables = ([fields.pop(name) for name in VARIABLES] for fields in (plain, others))
-        return plain | batch_size == others | batch_size and _same_arrays(variables, others_variables)
+        return plain | batch_size == others | batch_size and inference.same_arrays(variables, others_variables)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, tuple(self._without_devices().values())
@@ -108,7 +115,7 @@ class Model:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {name: jax.device_get(fields[name]) for name in VARIABLES}
 
-    def encode(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, images: inputs.Images) -> tuple[np.ndarray, np.ndarray]:
         """mu and logvar, float32 [N, z_dim], of images or points.
 
         images: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; Pillow images, one or a list, which are
@@ -119,9 +126,10 @@ class Model:
             x = inputs.points(images, self.image_shape)
         else:
             x = inputs.images(images, self.config["data"], self.image_shape)
-        return self._in_batches(functools.partial(_apply, self._encoder, self.encoder_variables), x, "encoding")
+        encode = functools.partial(inference.apply, self._encoder, self.encoder_variables)
+        return self._in_batches(encode, x, "encoding")
 
-    def decode(self, z: Any, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
+    def decode(self, z: npt.ArrayLike, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
         """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
 
         posterior: whether the latents come from images (`encode`) rather than from the prior.
@@ -137,7 +145,7 @@ class Model:
         """
         return self.decode(self.latents(inputs.seed_range(seed, num)))
 
-    def reconstruct(self, images: Any) -> np.ndarray:
+    def reconstruct(self, images: inputs.Images) -> np.ndarray:
         """decode(mu) of images: float32 [N, H, W, C] in [0, 1]. Takes and raises what `encode` does."""
         return self._decode(self.encode(images)[0], posterior=True, clip=True)
 
@@ -146,64 +154,19 @@ class Model:
 
         Raises InvalidArgument (a ValueError) for a seed that is no whole number in [0, 2**32).
         """
-        return self._in_batches(functools.partial(_normal, self.z_dim), inputs.seeds(seeds), "drawing latents")
+        return self._in_batches(functools.partial(inference.normal, self.z_dim), inputs.seeds(seeds), "drawing latents")
 
     def _decode(self, z: np.ndarray, *, posterior: bool, clip: bool) -> np.ndarray:
         """As `decode`, also of what a diverged encoder gave."""
         variables = self.decoder_rec_variables if posterior else self.decoder_variables
-        images = self._in_batches(functools.partial(_apply, self._decoder, variables), z, "decoding")
+        images = self._in_batches(functools.partial(inference.apply, self._decoder, variables), z, "decoding")
         return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
 
-    def _in_batches(self, function: Callable[[Any], Any], x: np.ndarray, doing: str) -> Any:
-        """`function` over slices of one size (the last is padded), so that one compiled program serves all."""
-        _require_own_process()
-        outputs = []
-        with progress.phase(doing, len(x), "images") as batches:
-            for start in range(0, len(x), self.batch_size):
-                part = x[start : start + self.batch_size]
-                padding = ((0, self.batch_size - len(part)),) + ((0, 0),) * (x.ndim - 1)
-                result = jax.device_get(function(self._replicas.spread(np.pad(part, padding))))
-                outputs.append(result)
-                batches.advance(len(part))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(x)], *outputs)
+    def _in_batches(self, function: Callable[[jax.Array], T], x: np.ndarray, doing: str) -> T:
+        return inference.in_batches(function, x, batch_size=self.batch_size, replicas=self._replicas, doing=doing)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(network: nn.Module, variables: Any, x: jax.Array) -> Any:
-    """Compiled once for all models of one shape."""
-    return network.apply(variables, x, use_running_average=True)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _normal(z_dim: int, seeds: jax.Array) -> jax.Array:
-    return jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), (z_dim,)))(seeds)
-
-
-def _same_arrays(a: Any, b: Any) -> bool:
-    """Whether two trees of arrays have the same paths and the same values."""
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        return False
-    return all(
-        np.array_equal(x, y, equal_nan=True) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
-@functools.cache
-def _process_of_models() -> int:
-    """The process that made the first model: JAX's threads are there, and not in a fork of it."""
-    return os.getpid()
-
-
-def _require_own_process() -> None:
-    """Raises UserError in a fork of a process that has models, where JAX would wait for threads forever."""
-    if os.getpid() != _process_of_models():
-        raise UserError(
-            "a model is used in a forked process, where JAX hangs: start the process with "
-            'multiprocessing.get_context("spawn"), or load the model only in the new process'
-        )
-
-
-def parse_step(step: Any) -> int | str | None:
+def parse_step(step: int | str | None) -> int | str | None:
     """None for "latest", "best", or a number, also one in digits. Raises UserError for anything else."""
     if step is None or step == "latest":
         return None
@@ -217,7 +180,7 @@ def parse_step(step: Any) -> int | str | None:
 
 
 def load(
-    workdir: str | os.PathLike, *, step: int | str | None = None, weights: str = "ema", batch_size: int = 64
+    workdir: str | os.PathLike[str], *, step: int | str | None = None, weights: str = "ema", batch_size: int = 64
 ) -> Model:
     """The model of a run, ready to sample.
 
@@ -226,7 +189,7 @@ def load(
     that go through a network at once.
     Raises UserError if there is no such checkpoint or it is damaged.
     """
-    _require_own_process()
+    inference.require_own_process()
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r}: must be one of {', '.join(WEIGHTS)}")
     batch_size = inputs.whole_number("batch_size", batch_size)
@@ -247,7 +210,8 @@ def load(
     place = checkpoints.directory / str(step)
     stored = checkpoints.restore_run(step)
     config = config_lib.complete_stored(stored["config"], place)
-    encoder, decoder = _shapes(config)
+    shapes = (example_shape(config), (config["model"]["z_dim"],))
+    encoder, decoder = map(inference.variable_shapes, build_networks(config), shapes)
     field = "ema" if weights == "ema" else "params"
     template = {"encoder": {field: encoder["params"]}, "decoder": {field: decoder["params"]}}
     kinds = {"encoder": encoder.get("batch_stats", {}), "decoder": decoder.get("batch_stats", {})}
@@ -260,13 +224,3 @@ def load(
         config, players["encoder"][field], players["decoder"][field], found,
         step=step, weights=weights, batch_size=batch_size, data_identity=stored["data_identity"],
     )  # fmt: skip
-
-
-def _shapes(config: Mapping[str, Any]) -> list[Any]:
-    """Shapes of the variables of the encoder and of the decoder; nothing is allocated."""
-    encoder, decoder = build_networks(config)
-    inputs_of = ((encoder, example_shape(config)), (decoder, (decoder.z_dim,)))
-    return [
-        jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-        for network, shape in inputs_of
-    ]

@@ -22,6 +22,8 @@ import threading
 import time
 from typing import Any, TextIO
 
+from introvae_jax.formatting import duration
+
 VARIABLE = "INTROVAE_JAX_ANNOUNCE_AFTER"  # seconds until a phase is announced: 0 for at once, inf for never
 AFTER = 2.0  # seconds, without the variable
 REPEAT = 4.0  # seconds between two lines of a phase; a 60th of the phase where that is more, and at most:
@@ -205,15 +207,6 @@ def _refresh(phase: Phase) -> None:
     if phase.bar is not None:
         phase.bar.update(phase.done - phase.bar.n)
         phase.bar.refresh()
-
-
-def duration(seconds: float) -> str:
-    """ "1h02m", "3m05s" or "12s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
 console = Console()

@@ -77,9 +77,9 @@ def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
     unit0, unit1 = z0 / max(length0, 1e-12), z1 / max(length1, 1e-12)
     angle = np.arccos(np.clip(unit0 @ unit1, -1.0, 1.0))
     if np.sin(angle) < 1e-6:
-        return np.float32((1 - t) * z0 + t * z1)
+        return np.asarray((1 - t) * z0 + t * z1, np.float32)
     direction = (np.sin((1 - t) * angle) * unit0 + np.sin(t * angle) * unit1) / np.sin(angle)
-    return np.float32(direction * ((1 - t) * length0 + t * length1))
+    return np.asarray(direction * ((1 - t) * length0 + t * length1), np.float32)
 
 
 def _sample(trained: model.Model, options: Options, out: pathlib.Path) -> None:
@@ -115,7 +115,7 @@ def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) 
 
 
 def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> None:
-    names, originals = _read_images(trained, options.images)
+    names, originals = _read_images(trained, options.images or "")
     names, originals = names[: options.num], originals[: options.num]
     if _is_picture(out):
         _require_size(trained, out, 2 * len(originals), 2 * min(PAIRS, len(originals)))
@@ -152,7 +152,7 @@ def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> N
     if options.seeds is not None:
         ends = trained.latents(_two_seeds(options.seeds))
     else:
-        originals = _read_images(trained, options.images)[1]
+        originals = _read_images(trained, options.images or "")[1]
         if len(originals) < 2:
             raise UserError(f"--images={options.images}: {len(originals)} image there, two are needed")
         ends = trained.encode(originals[:2])[0]

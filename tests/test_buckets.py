@@ -19,8 +19,8 @@ from tiny import DIGITS
 
 from introvae_jax import bucket, disk
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import job
-from introvae_jax.reporting import records as records_lib
+from introvae_jax.evaluation import evaluator
+from introvae_jax.reporting.records import read_metrics
 from introvae_jax.reporting.tensorboard import TensorBoard
 
 TINY = (
@@ -114,7 +114,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
     again = run_command("introvae_jax.main", *TINY, f"--workdir={workdir}", **server)
     assert again.returncode == 0, again.stderr
     assert "from step 10 to 30" in again.stderr or "from step 20 to 30" in again.stderr
-    assert [record["step"] for record in records_lib.read_metrics(workdir / "metrics.jsonl")] == list(range(5, 31, 5))
+    assert [record["step"] for record in read_metrics(workdir / "metrics.jsonl")] == list(range(5, 31, 5))
     found = {path.name for path in workdir.iterdir()}
     assert found == {"checkpoints", "metrics.jsonl", "tensorboard", "pictures", "curves.png", "config.json"}
     assert len(list((workdir / "tensorboard").iterdir())) == 2  # one of each start
@@ -124,7 +124,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
     first = (disk.place("gs://runs/samples") / "seed_000000.png").read_bytes()
     assert first.startswith(b"\x89PNG")
 
-    _, record = job.evaluate(job.Options(metrics=["active_units"], workdir="gs://runs/digits"))
+    _, record = evaluator.evaluate(evaluator.Options(metrics=["active_units"], workdir="gs://runs/digits"))
     assert record.parent == workdir / "evaluations"
     assert json.loads(record.read_text())["figures"][0]["protocol"]["model"]["step"] == 30
     assert "active_units" in record.with_suffix(".md").read_text()

@@ -11,7 +11,7 @@ from PIL import Image
 import pytest
 import small_model
 
-from introvae_jax import inputs, model, pictures
+from introvae_jax import inference, inputs, pictures
 from introvae_jax.errors import UserError
 
 
@@ -145,10 +145,10 @@ def test_latents_of_a_seed_never_change(batch_size):
 
 def test_one_program_draws_any_number_of_latents(grey):
     grey.sample(3)
-    programs = model._normal._cache_size()
+    programs = inference.normal._cache_size()
     for num in range(1, 12):
         grey.sample(num)
-    assert model._normal._cache_size() == programs
+    assert inference.normal._cache_size() == programs
 
 
 def test_a_model_is_shown_in_a_line(grey):

@@ -8,7 +8,7 @@ import small_model
 
 import introvae_jax
 from introvae_jax import config as config_lib
-from introvae_jax import model
+from introvae_jax import inference, model
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
 
@@ -127,6 +127,6 @@ def test_sizes_that_no_machine_has_are_refused(config, key, value, said):
 def test_shapes_take_no_memory(config):
     wide = changed(config, {"model.z_dim": 2**16, "model.channels": (8, 8, 2**14)})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    encoder, _ = model._shapes(wide)
+    encoder = inference.variable_shapes(model.build_networks(wide)[0], model.example_shape(wide))
     assert encoder["params"]["moments"]["kernel"].shape == (4 * 4 * 2**14, 2 * 2**16)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB

@@ -1,4 +1,4 @@
-"""Moments of real images, kept on disk: they are the same for every model that is scored against them."""
+"""Caches moments of real images on disk: they are the same for every model that is scored against them."""
 
 from collections.abc import Mapping, Sequence
 import hashlib
@@ -12,61 +12,63 @@ import numpy as np
 
 from introvae_jax import disk
 from introvae_jax.errors import warn
-from introvae_jax.evaluation.collecting import Moments
-from introvae_jax.evaluation.views import View
-from introvae_jax.metrics import frechet
+from introvae_jax.evaluation.extractors import FeatureExtractor
+from introvae_jax.evaluation.image_sets import Part
+from introvae_jax.metrics.frechet import Moments, MomentsAccumulator
 
-VERSION = 1  # of what a stamp says; another one makes old files unknown
+VERSION = 1  # of the cache keys; another one makes old files unknown
 
 
 class Cache:
-    """Files under the cache directory, each stamped with all that its moments depend on.
+    """Files under the cache directory, each with the key of all that its moments depend on.
 
-    stamp: which images, and how they were brought to their size.
+    cache_key: of the set of images. directory: another one than `statistics` in the cache directory.
     """
 
-    def __init__(self, stamp: Mapping[str, Any], directory: str | os.PathLike | None = None):
-        self._stamp = dict(stamp)
+    def __init__(self, cache_key: Mapping[str, Any], directory: str | os.PathLike[str] | None = None):
+        self._cache_key = dict(cache_key)
         self._directory = pathlib.Path(directory or disk.cache_dir() / "statistics")
 
-    def load(self, keys: Sequence[tuple], views: Mapping[str, View]) -> dict[tuple, frechet.Moments]:
-        """Those of the `keys` (view, kind of collection, start, stop) that are there."""
-        found = {}
-        for key in keys:
-            if key[1] is Moments:
-                stamp = self._of(key, views)
-                moments = _read(self._path(stamp), stamp)
-                found |= {key: moments} if moments is not None else {}
+    def load(self, parts: Sequence[Part], extractors: Mapping[str, FeatureExtractor]) -> dict[Part, Moments]:
+        """The moments of those `parts` that are cached."""
+        found: dict[Part, Moments] = {}
+        for part in parts:
+            if part.accumulator is MomentsAccumulator:
+                key = self._key(part, extractors)
+                moments = _read(self._path(key), key)
+                found |= {part: moments} if moments is not None else {}
         return found
 
-    def save(self, values: Mapping[tuple, Any], views: Mapping[str, View]) -> None:
-        """Keeps the moments among `values`. A cache that cannot be written is a warning and no more."""
-        for key, moments in values.items():
-            if key[1] is Moments:
-                stamp = self._of(key, views)
+    def save(self, values: Mapping[Part, Any], extractors: Mapping[str, FeatureExtractor]) -> None:
+        """Writes the moments among `values`. A cache that cannot be written is a warning and no more."""
+        for part, moments in values.items():
+            if part.accumulator is MomentsAccumulator:
+                key = self._key(part, extractors)
                 try:
-                    with disk.whole_file(self._path(stamp)) as temporary, temporary.open("wb") as file:
-                        np.savez(file, mu=moments.mean, sigma=moments.covariance, stamp=stamp)
+                    with disk.whole_file(self._path(key)) as temporary, temporary.open("wb") as file:
+                        np.savez(file, mu=moments.mean, sigma=moments.covariance, stamp=key)
                 except OSError as error:
                     warn(f"{self._directory}: statistics of real images are not kept ({error.strerror or error})")
 
-    def _of(self, key: tuple, views: Mapping[str, View]) -> str:
-        view, _, start, stop = key
-        whole = {"version": VERSION, "images": self._stamp, "view": views[view].protocol, "start": start, "stop": stop}
+    def _key(self, part: Part, extractors: Mapping[str, FeatureExtractor]) -> str:
+        whole = {
+            "version": VERSION, "images": self._cache_key, "view": extractors[part.features].metadata,
+            "start": part.start, "stop": part.stop,
+        }  # fmt: skip
         return json.dumps(whole, sort_keys=True)
 
-    def _path(self, stamp: str) -> pathlib.Path:
-        return self._directory / f"{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz"
+    def _path(self, key: str) -> pathlib.Path:
+        return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
-def _read(path: pathlib.Path, stamp: str) -> frechet.Moments | None:
-    """The moments in a file of this stamp; None if there is none that is whole."""
+def _read(path: pathlib.Path, key: str) -> Moments | None:
+    """The moments in a file with this key; None if there is no intact one."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            if str(file["stamp"]) != stamp:
+            if str(file["stamp"]) != key:
                 return None
-            said = json.loads(stamp)
-            return frechet.Moments.of(said["stop"] - said["start"], file["mu"], file["sigma"])
+            part = json.loads(key)
+            return Moments.of(part["stop"] - part["start"], file["mu"], file["sigma"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:

@@ -36,7 +36,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPSILON = 1e-10  # of the norm over channels, as in the reference code of LPIPS v0.1
 
 
-def relu_maps(variables: Any, images: jax.Array) -> list[jax.Array]:
+def relu_maps(variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:
     """The outputs of AlexNet's five convolutions, each after its ReLU.
 
     images: float32 [B, H, W, 3], normalised by ImageNet's colours. Returns [B, h, w, C] for C = 64, 192, 384, 256, 256;
@@ -59,7 +59,7 @@ def relu_maps(variables: Any, images: jax.Array) -> list[jax.Array]:
     return maps
 
 
-def features(variables: Any, images: jax.Array) -> jax.Array:
+def features(variables: dict[str, Any], images: jax.Array) -> jax.Array:
     """AlexNet's last ReLU map averaged over its pixels, float32 [B, 256], for a Frechet distance named after it.
 
     images: uint8, or float in 0..255, [B, H, W, 3], of any size: they are resized to 224x224, bilinearly between
@@ -72,7 +72,7 @@ def features(variables: Any, images: jax.Array) -> jax.Array:
     return relu_maps(variables, _normalised(resized / 255.0))[-1].mean(axis=(1, 2))
 
 
-def lpips(variables: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+def lpips(variables: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
     """Learned perceptual distance between images a and b, float32 [B]: 0 for equal ones, larger the less alike.
 
     a, b: float [B, H, W, 3] in [0, 1], of 31 pixels or more a side, taken at their size.

@@ -174,7 +174,7 @@ def prepare(images: jax.Array, mode: str) -> jax.Array:
 
     mode: "pytorch" scales to [0, 1] and resizes as pytorch-fid does (pixel centres are aligned), "tensorflow" as the
     first implementation and torch-fidelity do (top left corners are). Neither smooths before it makes images smaller.
-    The two differ by far more than rounding: figures of different modes must not be compared.
+    The two differ by far more than rounding: values of different modes must not be compared.
     Raises ValueError for another mode.
     """
     x = images.astype(jnp.float32)

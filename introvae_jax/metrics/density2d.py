@@ -1,7 +1,7 @@
 """How far samples of a 2-D model are from the true density, by histograms on a square grid, in nats.
 
 A finite sample of the truth itself does not score 0: the noise floor, the score of as many true points, belongs
-beside every figure. The `legacy_` figures are those of Soft-IntroVAE's released code, for comparison with its
+beside every value. The `legacy_` metrics are those of Soft-IntroVAE's released code, for comparison with its
 tables only: their histograms hold densities, not probabilities, their sums are divided by the number of rows,
 empty cells enter with 1e-14, and their JSD has its arguments exchanged.
 """
@@ -24,15 +24,15 @@ class Scores(NamedTuple):
 
 
 def scores(truth: np.ndarray, points: np.ndarray, reach: float, seed: int = 0) -> Scores:
-    """All figures. truth: many true points [M, 2], some millions for the figures to mean the density. points: [N, 2].
+    """All metrics. truth: many true points [M, 2], some millions for them to stand for the density. points: [N, 2].
 
     reach: the grid covers the square from -reach to reach; what lies outside counts as one more cell.
-    seed: of the choice of points for the legacy figures, which take LEGACY_POINTS of each.
+    seed: of the choice of points for the legacy metrics, which take LEGACY_POINTS of each.
     """
     p, counts = cell_counts(truth, reach), cell_counts(points, reach)
     rng = np.random.default_rng(seed)
-    few = [rng.choice(some, LEGACY_POINTS, replace=False) for some in (truth, points)]
-    return Scores(kl(p, counts), jsd(p, counts), legacy_kl(*few, reach), legacy_jsd(*few, reach))
+    true, found = (rng.choice(some, LEGACY_POINTS, replace=False) for some in (truth, points))
+    return Scores(kl(p, counts), jsd(p, counts), legacy_kl(true, found, reach), legacy_jsd(true, found, reach))
 
 
 def cell_counts(points: np.ndarray, reach: float, bins: int = BINS) -> np.ndarray:

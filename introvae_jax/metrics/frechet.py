@@ -4,11 +4,15 @@ With features of Inception-v3 it is the FID (Heusel et al. 2017, arXiv 1706.0850
 must carry that network's name. All in float64.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
 
+from introvae_jax.metrics.base import SetMetric
+
 TILE = 4096  # rows taken to float64 at a time
+BUFFER = 1024  # rows added to the covariance at a time: an update costs the same for few rows and for many
 
 
 class Moments:
@@ -18,9 +22,10 @@ class Moments:
     is large beside the spread costs no digits, and how the rows were split matters to rounding only.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
-        self._mean = self._scatter = None  # [D], and the sum of (row - mean)(row - mean)^T, [D, D]
+        self._mean = np.zeros(0)  # [D]
+        self._scatter = np.zeros((0, 0))  # sum of (row - mean)(row - mean)^T, [D, D]
 
     @classmethod
     def of(cls, count: int, mean: np.ndarray, covariance: np.ndarray) -> Self:
@@ -75,6 +80,29 @@ class Moments:
         return self._scatter / (self.count - 1)
 
 
+class MomentsAccumulator:
+    """Mean and covariance of features [B, D] that stream by. `value` is a `Moments`."""
+
+    def __init__(self) -> None:
+        self._moments = Moments()
+        self._waiting: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= BUFFER:
+            self._flush()
+
+    @property
+    def value(self) -> Moments:
+        self._flush()
+        return self._moments
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._moments.add(np.concatenate(self._waiting))
+            self._waiting = []
+
+
 def distance(a: Moments, b: Moments) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with A and B the covariances; from 0 up.
 
@@ -97,3 +125,17 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     real = values > values[-1] * len(values) * np.finfo(np.float64).eps
     return vectors[:, real] * np.sqrt(values[real])
+
+
+def _named(name: str) -> Callable[[Moments, Moments], dict[str, float]]:
+    return lambda real, generated: {f"{name}{{}}": distance(real, generated)}
+
+
+FID = SetMetric(
+    name="fid", features="inception", definition="Gaussians of pool features", default_count=50_000,
+    accumulator=MomentsAccumulator, compute=_named("fid"), lower_is_better=True,
+)  # fmt: skip
+ALEXNET_FRECHET = SetMetric(
+    name="alexnet_frechet", features="alexnet", definition="Gaussians of the last convolution", default_count=50_000,
+    accumulator=MomentsAccumulator, compute=_named("alexnet_frechet"), lower_is_better=True,
+)  # fmt: skip

@@ -10,6 +10,10 @@ import math
 
 import numpy as np
 
+from introvae_jax.metrics.base import Encoded, EncoderMetric
+
+IMPORTANCE_SAMPLES = 100  # of the latent, for each image
+
 
 def log_weights(
     x: np.ndarray, copies: np.ndarray, z: np.ndarray, mu: np.ndarray, logvar: np.ndarray, beta: float
@@ -37,7 +41,7 @@ def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
     weights: K arrays [B] of `log_weights`, in an array [K, B] or one after the other, of which one is kept.
     Raises ValueError for none.
     """
-    total, count = -np.inf, 0
+    total, count = np.full((), -np.inf), 0
     for one in weights:
         total, count = np.logaddexp(total, one), count + 1
     if not count:
@@ -45,7 +49,7 @@ def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
     return total - math.log(count)
 
 
-def bits_per_dim(nats: np.ndarray, dims: int) -> np.ndarray:
+def bits_per_dim(nats: np.ndarray | float, dims: int) -> np.ndarray:
     """Bits per pixel and channel of images of 256 grey levels, from log densities `nats` over values in [0, 1].
 
     dims: H * W * C. A level is 1/256 of the range, hence 8 bits above the density's own. It bounds the cost of coding
@@ -54,6 +58,34 @@ def bits_per_dim(nats: np.ndarray, dims: int) -> np.ndarray:
     return 8.0 - np.asarray(nats, np.float64) / (dims * math.log(2))
 
 
+def kl_to_prior(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    """KL(N(mu, exp(logvar)) || N(0, I)) of mu, logvar [B, Z]: [B] in nats, the first term of eq. 11 of IntroVAE."""
+    mu, logvar = np.asarray(mu, np.float64), np.asarray(logvar, np.float64)
+    return 0.5 * np.sum(mu**2 + np.exp(logvar) - 1 - logvar, axis=1)
+
+
 def _log_normal(difference: np.ndarray, logvar: np.ndarray | float) -> np.ndarray:
     """log N(difference; 0, exp(logvar)) summed over the last axis."""
     return -0.5 * np.sum(np.square(difference) * np.exp(-logvar) + logvar + math.log(2 * math.pi), axis=-1)
+
+
+def _per_image(batch: Encoded) -> dict[str, np.ndarray]:
+    weights, shape = [], (IMPORTANCE_SAMPLES, batch.mu.shape[1])
+    each = (np.random.default_rng((batch.seed, batch.first + i)) for i in range(len(batch.x)))
+    for eps in np.stack([rng.standard_normal(shape, np.float32) for rng in each], axis=1):
+        z = batch.mu + np.exp(0.5 * batch.logvar) * eps
+        weights.append(log_weights(batch.x, batch.decode(z), z, batch.mu, batch.logvar, batch.beta))
+    bound = combine(weights)
+    return {
+        "elbo": np.mean(weights, axis=0),
+        f"iw_bound_{IMPORTANCE_SAMPLES}": bound,
+        "bits_per_dim": bits_per_dim(bound, batch.x[0].size),
+    }
+
+
+LIKELIHOOD = EncoderMetric(
+    name="likelihood", default_count=1_000, per_image=_per_image,
+    definition=f"nats, {IMPORTANCE_SAMPLES} importance samples, noise of variance 1/{{beta:g}} a value",
+    lower_is_better={"elbo": False, f"iw_bound_{IMPORTANCE_SAMPLES}": False, "bits_per_dim": True},
+    parts=("elbo", "iw_bound", "bits_per_dim", "nll"), normal_prior=True, seeded=True,
+)  # fmt: skip

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from introvae_jax.metrics.base import Encoded, EncoderMetric, Rows
+from introvae_jax.metrics.likelihood import kl_to_prior
+
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     """Probability that a score of `outside` [M] is larger than one of `inside` [N], ties counting half; in [0, 1].
@@ -17,3 +20,21 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
         raise ValueError("scores that are NaN")
     below, below_or_tied = (np.searchsorted(inside, outside, side).sum() for side in ("left", "right"))
     return float((below + below_or_tied) / (2 * inside.size * outside.size))
+
+
+def _per_image(batch: Encoded) -> dict[str, np.ndarray]:
+    kl = kl_to_prior(batch.mu, batch.logvar)
+    error = 0.5 * np.sum((np.float64(batch.reconstructions) - batch.x) ** 2, axis=(1, 2, 3))
+    return {"kl": kl, "elbo": kl + batch.beta * error}
+
+
+def _reduce(rows: Rows, outside: Rows) -> dict[str, float]:
+    return {f"auroc_{name}": auroc(values, outside[name]) for name, values in rows.items()}
+
+
+OOD = EncoderMetric(
+    name="ood", images=("held_out", "outside"), per_image=_per_image, reduce=_reduce, lower_is_better=False,
+    definition="how often an image from outside has the higher KL, or KL + beta AE (minus the ELBO), at z = mu; "
+    "0.5 tells nothing",
+    parts=("auroc",), normal_prior=True,
+)  # fmt: skip

@@ -3,17 +3,20 @@
 Source: Kynkaanniemi et al. 2019 (arXiv 1904.06991), eq. 1 and 2, there on VGG-16 features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+
+from introvae_jax.metrics.accumulators import RowMatrix, Rows
+from introvae_jax.metrics.base import SetMetric
 
 ROUNDING = 1e-12  # relative: squared distances come out of products of rows, so a tie is never quite a tie
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 3, tile: int = 2048) -> dict[str, float]:
+def precision_recall(real: RowMatrix, fake: RowMatrix, *, neighbours: int = 3, tile: int = 2048) -> dict[str, float]:
     """Share of fake points on the manifold of the real set ("precision") and the reverse ("recall"), both in [0, 1].
 
-    real [N, D], fake [M, D]: features, in memory or memory-mapped. The manifold of a set is the union of closed balls
+    real [N, D], fake [M, D]: features, in memory or in a file. The manifold of a set is the union of closed balls
     around its points, each reaching to the point's k-th nearest neighbour in the set, k = `neighbours`, itself not
     counted. tile: rows handled at a time; memory is that of a few float64 arrays [tile, tile] and [tile, D].
     Raises ValueError for sets of `neighbours` points or fewer, of different D, or not finite.
@@ -22,7 +25,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 3,
         raise ValueError(f"features {real.shape} and {fake.shape}: must be [N, D] and [M, D]")
     if not 1 <= neighbours < min(len(real), len(fake)):
         raise ValueError(f"sets of {len(real)} and {len(fake)} points have no {neighbours} neighbours for each")
-    centre = sum(rows.sum(axis=0) for _, rows in _tiles(real, tile, 0.0)) / len(real)
+    centre = np.asarray(sum(rows.sum(axis=0) for _, rows in _tiles(real, tile, 0.0)) / len(real))
     if not np.isfinite(centre).all():
         raise ValueError("real features that are not finite")
     real_reach, fake_reach = (_reach(points, neighbours, tile, centre) for points in (real, fake))
@@ -35,7 +38,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 3,
     return {"precision": float(fake_hit.mean()), "recall": float(real_hit.mean())}
 
 
-def _reach(points: np.ndarray, neighbours: int, tile: int, centre: np.ndarray) -> np.ndarray:
+def _reach(points: RowMatrix, neighbours: int, tile: int, centre: np.ndarray) -> np.ndarray:
     """Squared distance of each point to its k-th neighbour, rounded up so that what lies on the sphere is inside."""
     reach = np.empty(len(points))
     for here, a in _tiles(points, tile, centre):
@@ -52,7 +55,7 @@ def _reach(points: np.ndarray, neighbours: int, tile: int, centre: np.ndarray) -
     return reach
 
 
-def _tiles(points: np.ndarray, tile: int, centre: np.ndarray | float) -> Iterator[tuple[slice, np.ndarray]]:
+def _tiles(points: RowMatrix, tile: int, centre: np.ndarray | float) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows in float64 about `centre`, where squares are smaller and lose fewer digits to the subtraction."""
     for start in range(0, len(points), tile):
         rows = slice(start, min(start + tile, len(points)))
@@ -64,3 +67,18 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     gaps += np.sum(np.square(a), axis=1)[:, None]
     gaps += np.sum(np.square(b), axis=1)
     return np.maximum(gaps, 0, out=gaps)
+
+
+def _named(prefix: str) -> Callable[[RowMatrix, RowMatrix], dict[str, float]]:
+    return lambda real, generated: {f"{prefix}{k}{{}}": v for k, v in precision_recall(real, generated).items()}
+
+
+_NEIGHBOURS = "3 nearest neighbours"
+PRECISION_RECALL = SetMetric(
+    name="precision_recall", features="inception", definition=_NEIGHBOURS, default_count=50_000, least=4,
+    accumulator=Rows, compute=_named(""), lower_is_better=False, parts=("precision", "recall"),
+)  # fmt: skip
+ALEXNET_PRECISION_RECALL = SetMetric(
+    name="alexnet_precision_recall", features="alexnet", definition=_NEIGHBOURS, default_count=50_000, least=4,
+    accumulator=Rows, compute=_named("alexnet_"), lower_is_better=False,
+)  # fmt: skip

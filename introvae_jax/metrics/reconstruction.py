@@ -1,6 +1,10 @@
 """How far copies are from their originals, pixel by pixel."""
 
+import jax
 import numpy as np
+
+from introvae_jax.metrics import ssim
+from introvae_jax.metrics.base import Encoded, EncoderMetric
 
 # The error of rounding to 8 bits, uniform over one level: a copy nearer than this would make the same picture file.
 ROUNDING = 1 / (12 * 255**2)
@@ -19,3 +23,19 @@ def errors(images: np.ndarray, copies: np.ndarray) -> dict[str, np.ndarray]:
     difference = np.asarray(copies, np.float64) - np.asarray(images, np.float64)
     mse = np.mean(np.square(difference), axis=tuple(range(1, difference.ndim)))
     return {"mse": mse, "psnr": -10 * np.log10(np.maximum(mse, ROUNDING))}
+
+
+_ssim = jax.jit(ssim.ssim)
+
+
+def _per_image(batch: Encoded) -> dict[str, np.ndarray]:
+    copies = batch.reconstructions
+    values = {**errors(batch.x, copies), "ssim": np.asarray(_ssim(batch.x, copies))}
+    return values if batch.lpips is None else {**values, "lpips": batch.lpips(batch.x, copies)}
+
+
+RECONSTRUCTION = EncoderMetric(
+    name="reconstruction", definition="mean over images, at z = mu, clipped to [0, 1]", per_image=_per_image,
+    lower_is_better={"mse": True, "psnr": False, "ssim": False, "lpips": True},
+    parts=("mse", "psnr", "ssim", "lpips"), uses_lpips=True,
+)  # fmt: skip

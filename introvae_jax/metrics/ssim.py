@@ -1,7 +1,6 @@
 """Structural similarity of two images, at one scale and at several. Images are float [B, H, W, C] in [0, 1].
 
-As a measure of variety (Karras et al. 2018, arXiv 1710.10196, section 5): the mean of `ms_ssim` over random pairs of
-samples, where lower is more varied.
+`metrics.msssim` takes `ms_ssim` of pairs of samples as a measure of variety.
 """
 
 import functools
@@ -35,7 +34,7 @@ def ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
     other's negative) has no power; it counts as 0, and so does the product.
     Where a scale is smaller than 11 pixels, as ProGAN does, the window is the whole of it, with sigma in proportion.
     At 1 pixel, the last scale of images of 16, no contrast is left and luminance alone is compared: defined, but not
-    to be held against figures of larger images.
+    to be compared with values of larger images.
     Raises ValueError for shapes that differ or sides that are no multiples of 16.
     Source: Wang et al. 2003, eq. 7, its weights; means over channels before the product, as ProGAN's code.
     """

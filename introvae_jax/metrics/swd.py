@@ -4,9 +4,13 @@ Each level of a Laplacian pyramid, from full resolution down to 16, is judged by
 whether large structure is right, fine ones whether texture is. As published: 16,384 images, 2.1 million patches.
 """
 
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
+
+from introvae_jax.metrics.accumulators import RowMatrix, Rows, StoredRows
+from introvae_jax.metrics.base import SetMetric
 
 COARSEST = 16
 PATCH, PATCHES = 7, 128  # side in pixels, number drawn from each image
@@ -57,10 +61,10 @@ def descriptors(images: np.ndarray, seed: int, first: int = 0) -> list[np.ndarra
     ]
 
 
-def distance(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> float:
+def distance(real: RowMatrix, fake: RowMatrix, seed: int = 0) -> float:
     """Mean over random directions of the 1-D Wasserstein distance between two sets of descriptors of one level.
 
-    real, fake: float32 [M, 49 * C], in memory or memory-mapped, as `descriptors` gives them: each channel is brought to
+    real, fake: float32 [M, 49 * C], in memory or in a file, as `descriptors` gives them: each channel is brought to
     mean 0 and standard deviation 1 over its whole set here. Not in thousandths. seed: of the directions.
     Raises ValueError for sets of different shapes.
     """
@@ -92,7 +96,7 @@ def positions(seed: int, level: int, first: int, num: int, side: int) -> tuple[n
     """
     bits = np.random.PCG64((seed, _POSITIONS, level)).advance(first * 2 * PATCHES)
     uniform = np.random.Generator(bits).random((num, 2, PATCHES))
-    top, left = np.int64(uniform * (side - PATCH + 1)).transpose(1, 0, 2).reshape(2, -1)
+    top, left = (uniform * (side - PATCH + 1)).astype(np.int64).transpose(1, 0, 2).reshape(2, -1)
     return top, left
 
 
@@ -101,7 +105,7 @@ def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
 
     Source: Burt and Adelson 1983, with the binomial filter 1 4 6 4 1, mirrored at the edges.
     """
-    current, levels = np.float32(images), []
+    current, levels = np.asarray(images, np.float32), list[np.ndarray]()
     while current.shape[1] > COARSEST:
         smaller = _halved(_halved(current, 1), 2)
         levels.append(current - _doubled(_doubled(smaller, 1), 2))
@@ -137,7 +141,7 @@ def _patches(images: np.ndarray, where: tuple[np.ndarray, np.ndarray]) -> np.nda
     return windows[np.repeat(np.arange(num), PATCHES), top, left].reshape(num * PATCHES, -1)
 
 
-def _channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _channel_moments(x: RowMatrix) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each entry's channel over the set x [M, D]; [D] each. Constant: deviation 1."""
     sums, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for start in range(0, len(x), ROWS):
@@ -147,10 +151,10 @@ def _channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, square = (s.reshape(PATCH**2, -1).mean(axis=0) / len(x) for s in (sums, squares))
     variance = square - np.square(mean)
     constant = variance <= 1e-12 * square
-    return tuple(np.tile(per_channel, PATCH**2) for per_channel in (mean, np.where(constant, 1.0, variance**0.5)))
+    return np.tile(mean, PATCH**2), np.tile(np.where(constant, 1.0, variance**0.5), PATCH**2)
 
 
-def _projected(x: np.ndarray, mean: np.ndarray, std: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def _projected(x: RowMatrix, mean: np.ndarray, std: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Normalised x [M, D] along directions [K, D]: [K, M], a contiguous row for each, which sorts fastest."""
     scaled = np.float32(directions / std)
     out = np.empty((len(directions), len(x)), np.float32)
@@ -169,3 +173,43 @@ def _wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     a.sort()
     b.sort()
     return float(np.mean(np.abs(a - b), dtype=np.float64))
+
+
+class PatchesAccumulator:
+    """Descriptors of images uint8 [B, S, S, C], drawn with seed 0: `value` has the rows of each level."""
+
+    def __init__(self) -> None:
+        self._levels: list[Rows] = []
+        self._count = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        found = descriptors(rows, 0, first=self._count)
+        self._count += len(rows)
+        self._levels = self._levels or [Rows() for _ in found]
+        for level, patches in zip(self._levels, found, strict=True):
+            level.add(patches)
+
+    @property
+    def value(self) -> list[StoredRows]:
+        return [level.value for level in self._levels]
+
+
+def _compute(real: Sequence[RowMatrix], generated: Sequence[RowMatrix]) -> dict[str, float]:
+    levels = {
+        f"swd{{}}_{COARSEST << (len(real) - 1 - i)}": 1e3 * distance(a, b)
+        for i, (a, b) in enumerate(zip(real, generated, strict=True))
+    }
+    return {"swd{}": float(np.mean(list(levels.values()))), **levels}
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if shape[0] != shape[1]:
+        raise ValueError(f"images {shape[1]}x{shape[0]}: must be square")
+    sizes(shape[0])
+
+
+SWD = SetMetric(
+    name="swd", features="pixels", definition="128 patches of 7x7 an image and level, x 1000", default_count=16_384,
+    accumulator=PatchesAccumulator, compute=_compute, lower_is_better=True, details=("swd*_*",), equal=True,
+    check_shape=_check_shape,
+)  # fmt: skip

@@ -3,6 +3,9 @@
 Points are float32 [B, 2]. The interface is that of nets/residual.py; nothing here depends on the batch.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,3 +54,9 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, use_running_average: bool = False) -> jax.Array:
         return Perceptron(self.width, self.depth, POINT_DIM, name="layers")(z)
+
+
+def build(model: Mapping[str, Any], data: Mapping[str, Any], axis_name: str | None) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder from the values of `config.model`."""
+    options = {"width": model["width"], "depth": model["depth"], "z_dim": model["z_dim"]}
+    return Encoder(**options, axis_name=axis_name), Decoder(**options, axis_name=axis_name)

@@ -4,6 +4,7 @@ Images are NHWC float32, nominally in [0, 1]. A network for `size` x `size` imag
 log2(size / 4) channel counts, one for each halving of the resolution down to 4x4.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -115,3 +116,13 @@ class Decoder(Residual):
         x = self.block(self.channels[0], x.shape[1], between=False)(x, use_running_average)
         x = layers.conv(self.image_channels, 5, self.dtype, use_bias=True, name="predict")(x)
         return x.astype(jnp.float32)
+
+
+def build(model: Mapping[str, Any], data: Mapping[str, Any], axis_name: str | None) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder from the values of `config.model` and `config.data`."""
+    options = {
+        "channels": tuple(model["channels"]), "z_dim": model["z_dim"], "norm": model["norm"],
+        "block_norm": model["block_norm"], "expand_equal": model["expand_equal"], "sphere": model["prior"] == "sphere",
+        "dtype": jnp.dtype(model["dtype"]), "remat": model["remat"], "axis_name": axis_name,
+    }  # fmt: skip
+    return Encoder(**options), Decoder(**options, image_channels=data["channels"])

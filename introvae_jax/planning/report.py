@@ -4,10 +4,10 @@ import dataclasses
 import math
 import textwrap
 
+from introvae_jax.formatting import aligned, rough_duration
 from introvae_jax.planning.chips import CHIPS, LATENCY, LAUNCH, Chip
 from introvae_jax.planning.compiled_step import Memory, Program
 
-UNITS = (("days", 86_400), ("hours", 3_600), ("min", 60))
 GIB = 2**30
 
 
@@ -94,11 +94,10 @@ def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
     rows = [("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best", "of ideal")]
     for chip in CHIPS:
         estimates = [plan.seconds(chip, share, chips) for chips in (1, devices) for share in (utilisation, 1.0)]
-        times = [duration(plan.steps * time) + "*" * launched for time, launched in estimates]
+        times = [rough_duration(plan.steps * time) + "*" * launched for time, launched in estimates]
         of_ideal = f"{estimates[0][0] / (devices * estimates[2][0]):.0%}"
         rows.append((chip.name, gib(chip.usable), verdict(plan, chip), *times, of_ideal))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["  ".join(cells).rstrip() for cells in aligned(rows)]
 
 
 def verdict(plan: Plan, chip: Chip) -> str:
@@ -117,12 +116,6 @@ def _parts(memory: Memory) -> str:
     named = (("state", memory.state), ("batch", memory.batch), ("temporaries", memory.temporaries),
              ("code", memory.code))  # fmt: skip
     return ", ".join(f"{name} {gib(size)}" for name, size in named if size)
-
-
-def duration(seconds: float) -> str:
-    """In the largest unit of which there is one: "3.2 days"."""
-    name, unit = next(((name, unit) for name, unit in UNITS if seconds >= unit), ("s", 1))
-    return f"{seconds / unit:.2g} {name}"
 
 
 def gib(size: float) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import hashlib
 import os
 import pathlib
 import shlex
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from introvae_jax import bucket, disk, errors, parallel, progress
+from introvae_jax import bucket, disk, errors, hashes, parallel, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.experiment import Experiment
@@ -55,7 +54,12 @@ def convert(
     try:
         with _only_one(workdir):
             _refuse_used(workdir)
-            write(config, converted, workdir, {"file": weights.name, "sha256": _sha256(weights), "family": family})
+            write(
+                config,
+                converted,
+                workdir,
+                {"file": weights.name, "sha256": hashes.sha256_file(weights), "family": family},
+            )
     except OSError as error:
         raise errors.UserError(f"--workdir={workdir}: {error.strerror or error}") from error
     return config, _describe(found, family, converted)
@@ -150,8 +154,3 @@ def _describe(found: mapping.Structure, family: str, converted: dict[str, Any]) 
 def flag(key: str, value: Any) -> str:
     """As it stands on a command line."""
     return f"--config.{key}={value}"
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from introvae_jax import objectives, pictures, plots
 from introvae_jax.data.densities import DENSITIES
 from introvae_jax.data.source import Source
 from introvae_jax.errors import warn
-from introvae_jax.evaluation.scores import headlines
+from introvae_jax.metrics import headlines
 from introvae_jax.model import Model
 from introvae_jax.objectives import terms
 from introvae_jax.reporting import records

@@ -12,9 +12,10 @@ from PIL import Image
 
 from introvae_jax import disk, progress
 from introvae_jax.bucket import Spool
-from introvae_jax.evaluation.scores import Score, headlines, number
+from introvae_jax.evaluation.results import Result
+from introvae_jax.formatting import duration, number
+from introvae_jax.metrics import headlines
 from introvae_jax.objectives.base import Objective, Terms
-from introvae_jax.progress import duration
 from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
 from introvae_jax.reporting.time_left import Pauses
@@ -153,15 +154,15 @@ class Reporter:
         """The records of training so far, without those of evaluations."""
         return [record for record in self._written() if "loss_rec" in record and record["step"] <= self._start]
 
-    def scored(self, step: int, scores: Sequence[Score]) -> None:
-        """Writes the figures of an evaluation as a record of their own."""
+    def scored(self, step: int, results: Sequence[Result]) -> None:
+        """Writes the results of an evaluation as a record of their own."""
         if not self._enabled:
             return
-        figures = {score.name: score.value for score in scores}
-        self._append(self._place(step) | figures)
-        self._tensorboard.scalars(step, {f"eval/{name}": value for name, value in figures.items()})
+        values = {result.name: result.value for result in results}
+        self._append(self._place(step) | values)
+        self._tensorboard.scalars(step, {f"eval/{name}": value for name, value in values.items()})
         self.flush()
-        shown = " | ".join(f"{name} {number(figures[name])}" for name in headlines(figures))
+        shown = " | ".join(f"{name} {number(values[name])}" for name in headlines(values))
         progress.say(f"step {step}/{self._total} | evaluation | {shown}")
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:

@@ -11,7 +11,7 @@ from introvae_jax.checkpoints import digests
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
 from introvae_jax.experiment import Experiment
-from introvae_jax.reporting import files, health
+from introvae_jax.reporting import health, run_files
 from introvae_jax.reporting.drawing import Drawings
 from introvae_jax.reporting.logging import NonFinite, Reporter
 from introvae_jax.training import intervals, resume
@@ -51,7 +51,7 @@ class BetweenSteps:
             objective=objectives.kind(config.objective),
         )  # fmt: skip
         with contextlib.closing(self.reporter):
-            self.reporter.say(files.introduction(self._experiment, self.splits, state, self.workdir))
+            self.reporter.say(run_files.introduction(self._experiment, self.splits, state, self.workdir))
             yield self.reporter
 
     def measure_mean_image(self) -> None:

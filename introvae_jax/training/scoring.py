@@ -9,55 +9,56 @@ import numpy as np
 
 from introvae_jax import model
 from introvae_jax.data import source
-from introvae_jax.evaluation import encoding, requests, subjects
+from introvae_jax.evaluation import image_sets, specs
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.scores import Score
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation.encoder_evaluation import EncoderEvaluation
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.results import Result
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 from introvae_jax.experiment import example_shape
 from introvae_jax.training.stop import StopRequest
 
 
 class Stopped(Exception):
-    """A stop was asked for amid an evaluation."""
+    """A stop was requested during an evaluation."""
 
 
 def ranked_by(config: ml_collections.ConfigDict) -> str:
-    """The word of `config.eval.metrics` whose first figure tells which checkpoint is best."""
-    return config.eval.best.strip() or requests.split(config.eval.metrics)[0]
+    """The spec among `config.eval.metrics` whose first value ranks checkpoints."""
+    return config.eval.best.strip() or specs.split(config.eval.metrics)[0]
 
 
 class Scoring:
-    """The figures of `config.eval`, of samples against training images and of held-out images.
+    """The metrics of `config.eval`, of samples against training images and of held-out images.
 
-    Raises UserError, before training starts, for weights that are missing and figures that cannot be had.
+    Raises UserError, before training starts, for missing weights and metrics that cannot be computed.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, splits: source.Splits, workdir: str, stop: StopRequest):
         self._config, self._workdir, self._stop = config, workdir, stop
         data = config.data.to_dict()
-        of_sets, of_encoder = requests.parse(config.eval.metrics)
+        of_sets, of_encoder = specs.parse(config.eval.metrics)
         batch_size = min(64, config.batch_size)
-        real = subjects.of_split(splits, "train", "real", data, config.seed)
-        held_out = subjects.of_split(splits, "test", "held_out", data, config.seed)
-        views = Views(inception_path=config.eval.inception, flag="--config.eval.inception")
-        self._comparison = Comparison(
-            of_sets, self._stoppable(real), example_shape(config), views,
-            batch_size=batch_size, cache=Cache(real.stamp),
+        real = image_sets.from_split(splits, "train", "real", data, config.seed)
+        held_out = image_sets.from_split(splits, "test", "held_out", data, config.seed)
+        extractors = FeatureExtractors(inception_path=config.eval.inception, flag="--config.eval.inception")
+        self._of_sets = SetEvaluation(
+            of_sets, self._stoppable(real), example_shape(config), extractors,
+            batch_size=batch_size, cache=Cache(real.cache_key),
         )  # fmt: skip
-        self._encoding = encoding.Encoding(of_encoder, self._stoppable(held_out), config, batch_size=batch_size)
+        self._of_encoder = EncoderEvaluation(of_encoder, self._stoppable(held_out), config, batch_size=batch_size)
         self._best = ranked_by(config)
 
-    def score(self, trained: model.Model) -> tuple[list[Score], float]:
-        """The scores of a model and its rank, higher for a better one. Raises Stopped when a stop is asked for."""
-        says = subjects.describe(trained, self._workdir)
+    def score(self, trained: model.Model) -> tuple[list[Result], float]:
+        """The results of a model and its rank, higher for a better one. Raises Stopped when a stop is requested."""
+        metadata = image_sets.model_metadata(trained, self._workdir)
         with jax.default_matmul_precision("highest"):
-            samples = self._stoppable(subjects.of_model(trained, says, 0))
-            scores = [*self._comparison.score(samples), *self._encoding.score(trained, says)]
-        decisive = next(score for score in scores if score.request == self._best)
-        return scores, decisive.value * (-1 if decisive.lower else 1)
+            samples = self._stoppable(image_sets.from_model(trained, metadata, 0))
+            results = [*self._of_sets.score(samples), *self._of_encoder.score(trained, metadata)]
+        decisive = next(result for result in results if result.spec == self._best)
+        return results, decisive.value * (-1 if decisive.lower_is_better else 1)
 
-    def _stoppable(self, images: subjects.Images) -> subjects.Images:
+    def _stoppable(self, images: image_sets.ImageSet) -> image_sets.ImageSet:
         def batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
             for batch in images.batches(count, batch_size):
                 if self._stop.requested is not None:

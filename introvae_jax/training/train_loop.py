@@ -17,7 +17,7 @@ from introvae_jax import config as config_lib
 from introvae_jax import disk, parallel, progress
 from introvae_jax.data import source
 from introvae_jax.experiment import Experiment
-from introvae_jax.reporting import files
+from introvae_jax.reporting import run_files
 from introvae_jax.reporting.logging import NonFinite
 from introvae_jax.reporting.tracing import Trace
 from introvae_jax.training import feed, intervals, memory, resume
@@ -75,7 +75,7 @@ def train(
             return True
         with resume.error_exits(experiment, checkpoints, workdir, watch), stop:
             if jax.process_index() == 0:
-                files.begin(config, workdir)
+                run_files.begin(config, workdir)
             rollbacks = Rollbacks(workdir, int(state.step))
             loop = TrainLoop(experiment, steps, between, stop, watch, trace)
             while True:

@@ -9,7 +9,7 @@ import pytest
 from small import blobs, write
 from tiny import DIGITS
 
-from introvae_jax.evaluation.views import View, Views
+from introvae_jax.evaluation.extractors import FeatureExtractor, FeatureExtractors
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -44,12 +44,12 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def cheap(monkeypatch):
     """A few pixels in place of AlexNet's features, where the network itself is not what is tested."""
-    make = Views.make
+    make = FeatureExtractors.make
 
-    def cheaper(views, name):
+    def cheaper(extractors, name):
         if name != "alexnet":
-            return make(views, name)
-        look = lambda images: np.float32(images.reshape(len(images), -1)[:, 5::397])  # noqa: E731
-        return View(look, {"network": "pixels", "sha256": "0" * 64, "resize": "none"})
+            return make(extractors, name)
+        extract = lambda images: np.float32(images.reshape(len(images), -1)[:, 5::397])  # noqa: E731
+        return FeatureExtractor(extract, {"network": "pixels", "sha256": "0" * 64, "resize": "none"})
 
-    monkeypatch.setattr(Views, "make", cheaper)
+    monkeypatch.setattr(FeatureExtractors, "make", cheaper)

@@ -8,62 +8,64 @@ import numpy as np
 import pytest
 from small import blobs
 
-from introvae_jax.evaluation import job, requests, subjects
+from introvae_jax.evaluation import evaluator, image_sets, specs
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.collecting import Moments, Rows
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import View, Views
+from introvae_jax.evaluation.extractors import FeatureExtractor, FeatureExtractors
+from introvae_jax.evaluation.image_sets import Part
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
+from introvae_jax.metrics.accumulators import Rows
+from introvae_jax.metrics.frechet import MomentsAccumulator
 
-KEY = ("alexnet", Moments, 0, 9)
-PROTOCOL = {"network": "AlexNet (ImageNet)", "sha256": "443c", "resize": "bilinear"}
-STAMP = {"identity": "abc", "split": "train", "seed": 0, "size": 32, "resize": "lanczos", "crop": "center"}
+PART = Part("alexnet", MomentsAccumulator, 0, 9)
+METADATA = {"network": "AlexNet (ImageNet)", "sha256": "443c", "resize": "bilinear"}
+CACHE_KEY = {"identity": "abc", "split": "train", "seed": 0, "size": 32, "resize": "lanczos", "crop": "center"}
 
 
 def moments(seed=0, count=9):
-    collection = Moments()
-    collection.add(np.random.default_rng(seed).normal(size=(count, 5)))
-    return collection.value
+    accumulator = MomentsAccumulator()
+    accumulator.add(np.random.default_rng(seed).normal(size=(count, 5)))
+    return accumulator.value
 
 
-def load(stamp=None, key=KEY, protocol=None):
-    view = View(lambda x: x, protocol or PROTOCOL)
-    return Cache(stamp or STAMP).load([key], {"alexnet": view, "inception": view})
+def load(cache_key=None, part=PART, metadata=None):
+    extractor = FeatureExtractor(lambda x: x, metadata or METADATA)
+    return Cache(cache_key or CACHE_KEY).load([part], {"alexnet": extractor, "inception": extractor})
 
 
 @pytest.fixture
 def kept(cache):
-    Cache(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
+    Cache(CACHE_KEY).save({PART: moments()}, {"alexnet": FeatureExtractor(lambda x: x, METADATA)})
     (path,) = cache.iterdir()
     return path
 
 
 def test_what_is_kept_comes_back_exactly(kept):
-    found = load()[KEY]
+    found = load()[PART]
     assert found.count == 9
     np.testing.assert_array_equal(found.mean, moments().mean)
     np.testing.assert_allclose(found.covariance, moments().covariance, rtol=1e-15)
 
 
-@pytest.mark.parametrize("field", STAMP)
+@pytest.mark.parametrize("field", CACHE_KEY)
 def test_other_images_never_hit(kept, field):
-    assert load() and not load({**STAMP, field: "another"})
+    assert load() and not load({**CACHE_KEY, field: "another"})
 
 
-@pytest.mark.parametrize("field", PROTOCOL)
+@pytest.mark.parametrize("field", METADATA)
 def test_another_network_hash_or_resize_never_hits(kept, field):
-    assert not load(protocol={**PROTOCOL, field: "another"})
+    assert not load(metadata={**METADATA, field: "another"})
 
 
-@pytest.mark.parametrize("key", [("alexnet", Moments, 0, 8), ("alexnet", Moments, 1, 9), ("alexnet", Rows, 0, 9)])
-def test_another_part_or_collection_never_hits(kept, key):
-    assert not load(key=key)
+@pytest.mark.parametrize("part", [PART._replace(stop=8), PART._replace(start=1), PART._replace(accumulator=Rows)])
+def test_another_part_or_accumulator_never_hits(kept, part):
+    assert not load(part=part)
 
 
 def test_a_hash_that_collides_is_no_hit(kept, cache):
-    other = Cache({**STAMP, "seed": 1})
-    path = other._path(other._of(KEY, {"alexnet": View(lambda x: x, PROTOCOL)}))
+    other = Cache({**CACHE_KEY, "seed": 1})
+    path = other._path(other._key(PART, {"alexnet": FeatureExtractor(lambda x: x, METADATA)}))
     path.write_bytes(kept.read_bytes())
-    assert not load({**STAMP, "seed": 1})
+    assert not load({**CACHE_KEY, "seed": 1})
 
 
 def foreign():
@@ -84,7 +86,7 @@ def test_a_damaged_file_is_measured_anew_with_a_warning(kept, damage, capsys):
     assert not load()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"introvae_jax: warning: {kept}: not readable")
-    Cache(STAMP).save({KEY: moments()}, {"alexnet": View(lambda x: x, PROTOCOL)})
+    Cache(CACHE_KEY).save({PART: moments()}, {"alexnet": FeatureExtractor(lambda x: x, METADATA)})
     assert load()
 
 
@@ -109,7 +111,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(cache, folders,
     cache.parent.mkdir()
     cache.write_text("in the way")
     real, fake = map(str, folders.values())
-    text, _ = job.evaluate(job.Options(["alexnet_frechet"], real=real, fake=fake))
+    text, _ = evaluator.evaluate(evaluator.Options(["alexnet_frechet"], real=real, fake=fake))
     assert "alexnet_frechet20" in text
     assert "statistics of real images are not kept" in capsys.readouterr().err
 
@@ -127,11 +129,13 @@ def test_the_second_evaluation_reads_no_real_image(cache, cheap):
             return array[rows]
 
     def score(seed, words, **options):
-        real = subjects.of_source(Source(), (32, 32, 3), "real", {}, seed)
-        stamp = {"identity": "x", "seed": seed}
-        comparison = Comparison(requests.parse(words)[0], real, (32, 32, 3), Views(), cache=Cache(stamp), **options)
-        fake = subjects.of_source(blobs(12, 1), (32, 32, 3), "generated", {}, 0)
-        return [(s.name, s.value, s.floor, s.protocol) for s in comparison.score(fake)]
+        real = image_sets.from_source(Source(), (32, 32, 3), "real", {}, seed)
+        cache_key = {"identity": "x", "seed": seed}
+        evaluation = SetEvaluation(
+            specs.parse(words)[0], real, (32, 32, 3), FeatureExtractors(), cache=Cache(cache_key), **options
+        )
+        fake = image_sets.from_source(blobs(12, 1), (32, 32, 3), "generated", {}, 0)
+        return [(s.name, s.value, s.floor, s.protocol) for s in evaluation.score(fake)]
 
     first = score(0, ["alexnet_frechet10"])
     assert sum(read) == 10
@@ -146,18 +150,18 @@ def test_the_second_evaluation_reads_no_real_image(cache, cheap):
 
 def test_runs_whose_images_were_resized_otherwise_share_nothing():
     """`resize` is a word of both the data and Inception's input."""
-    views = {"alexnet": View(lambda x: x, PROTOCOL)}
+    extractors = {"alexnet": FeatureExtractor(lambda x: x, METADATA)}
     paths = set()
     for how in ("lanczos", "bilinear"):
-        one = Cache({**STAMP, "resize": how})
-        paths.add(one._path(one._of(KEY, views)))
+        one = Cache({**CACHE_KEY, "resize": how})
+        paths.add(one._path(one._key(PART, extractors)))
     assert len(paths) == 2
 
 
 def test_without_a_cache_nothing_is_kept(cache, folders, cheap):
     real, fake = map(str, folders.values())
-    options = job.Options(["alexnet_frechet"], real=real, fake=fake)
-    assert job.evaluate(dataclasses.replace(options, cache=False))[0] == job.evaluate(options)[0]
+    options = evaluator.Options(["alexnet_frechet"], real=real, fake=fake)
+    assert evaluator.evaluate(dataclasses.replace(options, cache=False))[0] == evaluator.evaluate(options)[0]
     assert len(list(cache.iterdir())) == 1
-    job.evaluate(dataclasses.replace(options, seed=1))
+    evaluator.evaluate(dataclasses.replace(options, seed=1))
     assert len(list(cache.iterdir())) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from introvae_jax.evaluation import job
+from introvae_jax.evaluation import evaluator
 
 
 def test_a_run_is_scored_and_told(run, run_command, tmp_path):
@@ -14,9 +14,9 @@ def test_a_run_is_scored_and_told(run, run_command, tmp_path):
     assert result.returncode == 0, result.stderr
     assert out.with_suffix(".md").read_text() in result.stdout + "\n"
     assert str(out) in result.stdout
-    options = job.Options(["swd6", "msssim2"], workdir=str(run), weights="raw", floor=True, seed=3,
+    options = evaluator.Options(["swd6", "msssim2"], workdir=str(run), weights="raw", floor=True, seed=3,
                           out=str(tmp_path / "again.json"))  # fmt: skip
-    four_devices, _ = job.evaluate(options)
+    four_devices, _ = evaluator.evaluate(options)
     assert four_devices == out.with_suffix(".md").read_text().rstrip()
 
 

@@ -13,13 +13,13 @@ from small import blobs
 
 from introvae_jax import parallel
 from introvae_jax.data import loader
-from introvae_jax.evaluation import collecting, streaming, subjects
-from introvae_jax.evaluation.views import View, Views
-from introvae_jax.metrics import frechet, ssim, swd
+from introvae_jax.evaluation import image_sets
+from introvae_jax.evaluation.extractors import FeatureExtractor, FeatureExtractors
+from introvae_jax.metrics import accumulators, frechet, msssim, ssim, swd
 
 
 class Seen:
-    """A collection that remembers."""
+    """An accumulator that keeps everything."""
 
     def __init__(self):
         self.value = []
@@ -36,32 +36,32 @@ def numbered():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 64, 1000])
-def test_takes_that_overlap_get_their_images_once_and_in_order(numbered, batch_size):
-    images = subjects.of_source(numbered[:100], (16, 16, 1), "real", {}, seed=3)
+def test_parts_that_overlap_get_their_images_once_and_in_order(numbered, batch_size):
+    images = image_sets.from_source(numbered[:100], (16, 16, 1), "real", {}, seed=3)
     order = np.random.default_rng(3).permutation(100)
-    looked = {"one": 0, "two": 0}
+    seen = {"one": 0, "two": 0}
 
-    def view(name, factor):
-        def look(batch):
-            looked[name] += len(batch)
+    def extractor(name, factor):
+        def extract(batch):
+            seen[name] += len(batch)
             return factor * batch[:, 0, 0, 0].astype(np.int64)
 
-        return View(look, {})
+        return FeatureExtractor(extract, {})
 
     spans = [("one", 0, 10), ("one", 5, 15), ("two", 9, 30), ("one", 0, 1), ("two", 29, 31), ("two", 10, 20)]
-    takes = [streaming.Take(name, Seen(), start, stop) for name, start, stop in spans]
-    views = {"one": view("one", 1), "two": view("two", 2)}
-    streaming.collect(images, takes, views, batch_size=batch_size, title="test")
-    for take in takes:
-        factor = 1 if take.view == "one" else 2
-        assert take.collection.value == [factor * i for i in order[take.start : take.stop]]
-    assert looked["one"] <= 15 + batch_size  # batches that no figure of a view wants are not looked at
-    assert looked["two"] <= 31 - 9 + 2 * batch_size
+    parts = [image_sets.Part(name, Seen, start, stop) for name, start, stop in spans]
+    extractors = {"one": extractor("one", 1), "two": extractor("two", 2)}
+    found = image_sets.accumulate(images, parts, extractors, batch_size=batch_size, title="test")
+    for part in parts:
+        factor = 1 if part.features == "one" else 2
+        assert found[part] == [factor * i for i in order[part.start : part.stop]]
+    assert seen["one"] <= 15 + batch_size  # an extractor gets no batch that no part of it needs
+    assert seen["two"] <= 31 - 9 + 2 * batch_size
 
 
-def test_no_takes_look_at_nothing():
-    images = subjects.Images(5, (1, 1, 1), lambda count, size: iter([] if not count else [1 / 0]), {})
-    streaming.collect(images, [], {}, batch_size=4, title="test")
+def test_no_parts_read_nothing():
+    images = image_sets.ImageSet(5, (1, 1, 1), lambda count, size: iter([] if not count else [1 / 0]), {})
+    assert image_sets.accumulate(images, [], {}, batch_size=4, title="test") == {}
     assert list(loader.once(np.zeros((5, 2)), np.arange(0), batch_size=2)) == []
 
 
@@ -76,47 +76,47 @@ def test_once_is_each_image_once_and_in_this_order(numbered, batch_size, threads
 def test_another_seed_is_another_order(numbered):
     firsts = []
     for seed in (0, 0, 1, 2**32 - 1):
-        images = subjects.of_source(numbered, (16, 16, 1), "real", {"data": "x"}, seed)
+        images = image_sets.from_source(numbered, (16, 16, 1), "real", {"data": "x"}, seed)
         firsts.append(next(iter(images.batches(1000, 50)))[:, 0, 0, 0].tolist())
-        assert images.protocol == {"real": {"data": "x", "images": 1000, "order_seed": seed}}
+        assert images.metadata == {"real": {"data": "x", "images": 1000, "order_seed": seed}}
     assert firsts[0] == firsts[1] != firsts[2] != firsts[3]
 
 
-def collected(make, images, size):
-    collection = make()
+def accumulated(make, images, size):
+    accumulator = make()
     for start in range(0, len(images), size):
-        collection.add(images[start : start + size])
-    return collection.value
+        accumulator.add(images[start : start + size])
+    return accumulator.value
 
 
 @pytest.mark.parametrize("size", [1, 5, 11, 32])
-def test_collections_do_not_depend_on_the_batches(size):
+def test_accumulators_do_not_depend_on_the_batches(size):
     images = blobs(23, 0)
     features = np.random.default_rng(1).normal(3, 1, (23, 6)).astype(np.float32)
-    moments = collected(collecting.Moments, features, size)
+    moments = accumulated(frechet.MomentsAccumulator, features, size)
     assert moments.count == 23
     np.testing.assert_allclose(moments.mean, np.float64(features).mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.covariance, np.cov(np.float64(features), rowvar=False), rtol=1e-10)
-    rows = collected(collecting.Rows, features, size)
+    rows = accumulated(accumulators.Rows, features, size)
     np.testing.assert_array_equal(rows[:], features)
     np.testing.assert_array_equal(rows[np.array([22, 0, 7, 7])], features[[22, 0, 7, 7]])
     for some in (slice(3, 9), slice(20, 99), slice(5, 5), slice(9, 3), slice(1, 20, 4), slice(-2, None)):
         np.testing.assert_array_equal(rows[some], features[some])
     assert (len(rows), rows.shape, rows.ndim) == (23, (23, 6), 2)
-    for level, whole in zip(collected(collecting.Descriptors, images, size), swd.descriptors(images, 0), strict=True):
+    for level, whole in zip(accumulated(swd.PatchesAccumulator, images, size), swd.descriptors(images, 0), strict=True):
         np.testing.assert_array_equal(level[:], whole)
-    pairs = collected(collecting.Pairs, images, size)
+    pairs = accumulated(msssim.PairsAccumulator, images, size)
     x = images[:22].astype(np.float32) / 255
     assert pairs == pytest.approx(float(np.mean(ssim.ms_ssim(x[::2], x[1::2]))), rel=1e-5)
 
 
 def test_moments_may_be_asked_for_amid_the_stream():
     features = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
-    collection = collecting.Moments()
-    collection.add(features[:5])
-    assert collection.value.count == 5
-    collection.add(features[5:])
-    np.testing.assert_allclose(collection.value.covariance, np.cov(np.float64(features), rowvar=False), rtol=1e-9)
+    accumulator = frechet.MomentsAccumulator()
+    accumulator.add(features[:5])
+    assert accumulator.value.count == 5
+    accumulator.add(features[5:])
+    np.testing.assert_allclose(accumulator.value.covariance, np.cov(np.float64(features), rowvar=False), rtol=1e-9)
 
 
 def test_memory_of_moments_does_not_grow_with_the_images():
@@ -124,10 +124,10 @@ def test_memory_of_moments_does_not_grow_with_the_images():
     for batches in (8, 80):
         gc.collect()
         tracemalloc.start()
-        collection = collecting.Moments()
+        accumulator = frechet.MomentsAccumulator()
         for _ in range(batches):
-            collection.add(batch.copy())
-        assert collection.value.count == 256 * batches
+            accumulator.add(batch.copy())
+        assert accumulator.value.count == 256 * batches
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
@@ -137,7 +137,7 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     batch = np.random.default_rng(0).normal(size=(1000, 256)).astype(np.float32)  # 1 MB
     tracemalloc.start()
-    rows = collecting.Rows()
+    rows = accumulators.Rows()
     for _ in range(20):
         rows.add(batch)
     value = rows.value
@@ -151,7 +151,7 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_named(monkeypatch):
-    rows = collecting.Rows()
+    rows = accumulators.Rows()
 
     class Full:
         def write(self, _):
@@ -172,19 +172,19 @@ def test_features_depend_neither_on_the_batches_nor_on_the_devices(monkeypatch):
         monkeypatch.setattr(
             parallel, "local_replicas", lambda n=devices: parallel.replicas(tuple(jax.local_devices()[:n]))
         )
-        look = Views().make("alexnet").look
+        extract = FeatureExtractors().make("alexnet").extract
         for size in (8, 3):
-            parts = [np.asarray(look(images[start : start + size])) for start in range(0, 9, size)]
+            parts = [np.asarray(extract(images[start : start + size])) for start in range(0, 9, size)]
             found[devices, size] = np.concatenate(parts)
             assert found[devices, size].shape == (9, 256)
     reference = found.pop((4, 8))
     for features in found.values():
         np.testing.assert_allclose(features, reference, rtol=1e-4, atol=1e-5)
     grey = np.repeat(images, 3, axis=-1)
-    np.testing.assert_allclose(np.asarray(look(grey)), reference, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(extract(grey)), reference, rtol=1e-4, atol=1e-5)
 
 
 def test_moments_of_a_file_are_those_that_were_kept():
-    moments = collected(collecting.Moments, np.random.default_rng(0).normal(size=(50, 5)), 7)
+    moments = accumulated(frechet.MomentsAccumulator, np.random.default_rng(0).normal(size=(50, 5)), 7)
     again = frechet.Moments.of(50, moments.mean, moments.covariance)
     assert frechet.distance(moments, again) < 1e-12

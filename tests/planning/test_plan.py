@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import digits
-from introvae_jax import parallel
+from introvae_jax import formatting, parallel
 from introvae_jax.data import source
 from introvae_jax.errors import UserError
 from introvae_jax.experiment import Experiment
@@ -98,7 +98,7 @@ def test_a_line_that_does_not_rise_promises_no_batch(planned):
     ("seconds", "text"), [(4.4, "4.4 s"), (90, "1.5 min"), (9_000, "2.5 hours"), (864_000, "10 days")]
 )
 def test_times_are_told_in_a_unit_that_fits(seconds, text):
-    assert report.duration(seconds) == text
+    assert formatting.rough_duration(seconds) == text
 
 
 def test_times_follow_from_flops_peak_and_utilisation():

@@ -9,8 +9,8 @@ from PIL import Image
 import pytest
 from tensorboardX.proto import event_pb2
 
-from introvae_jax import pictures, plots
-from introvae_jax.evaluation.scores import Score
+from introvae_jax import formatting, pictures, plots
+from introvae_jax.evaluation.results import Result
 from introvae_jax.objectives.introvae import IntroVAE
 from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
@@ -167,7 +167,7 @@ def test_tensorboard_groups_what_belongs_together(tmp_path):
     report.collect(1, arrays(**TERMS, **ADVERSARIAL, grad_norm_encoder=1.0, exp_elbo_rec=0.5, exp_elbo_fake=0.1))
     report.report()
     report.picture("samples", Image.new("L", (8, 6)), 1)
-    report.scored(1, [Score("fid10", "fid10", 3.0, True, None, {})])
+    report.scored(1, [Result("fid10", "fid10", 3.0, True, None, {})])
     report.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     tags = {value.tag for event in events(file) for value in event.summary.value}
@@ -200,7 +200,7 @@ def test_a_pause_is_timed(monkeypatch):
 
 
 def test_durations():
-    assert [logging.duration(s) for s in (9, 75, 3 * 3600 + 62)] == ["9s", "1m15s", "3h01m"]
+    assert [formatting.duration(s) for s in (9, 75, 3 * 3600 + 62)] == ["9s", "1m15s", "3h01m"]
 
 
 def test_grids_and_pairs_put_images_where_they_belong():

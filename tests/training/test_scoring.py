@@ -172,7 +172,7 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
+def test_metrics_that_cannot_be_computed_are_named_before_anything_is_made(tmp_path):
     config = digits.get_config("vae")
     config.eval.every, config.eval.metrics = 10, ("swd16k",)
     with pytest.raises(UserError, match="swd16k needs 16,000 real images, and there are 4,500: ask for swd4500"):
@@ -185,17 +185,17 @@ def test_figures_that_cannot_be_had_are_named_before_anything_is_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metrics", "best", "figure", "sign"),
+    ("metrics", "best", "decisive", "sign"),
     [(("swd8", "reconstruction4"), "", "swd8", -1), (("swd8", "active_units"), "active_units", "active_units", 1),
      ((" msssim4",), " msssim4", "msssim4", -1), (("likelihood2", "msssim2"), "", "elbo", 1)],
 )  # fmt: skip
-def test_the_rank_is_higher_for_a_better_model(metrics, best, figure, sign, unbroken):
+def test_the_rank_is_higher_for_a_better_model(metrics, best, decisive, sign, unbroken):
     trained = introvae_jax.load(unbroken, batch_size=8)
     config = digits.get_config("vae")
     config.eval.metrics, config.eval.best = metrics, best
     splits = train_loop.source.open_splits(config.data)
-    scores, rank = Scoring(config, splits, "RUN", StopRequest()).score(trained)
-    assert rank == sign * next(score.value for score in scores if score.name == figure)
+    results, rank = Scoring(config, splits, "RUN", StopRequest()).score(trained)
+    assert rank == sign * next(result.value for result in results if result.name == decisive)
 
 
 def test_a_stop_is_seen_between_two_batches(unbroken):

@@ -1,16 +1,16 @@
-"""Words to figures and counts."""
+"""Metric specs: names, numbers of images, and what is refused."""
 
 import re
 
 import pytest
 
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import requests
-from introvae_jax.evaluation.scores import headlines
+from introvae_jax.evaluation import specs
+from introvae_jax.metrics import headlines
 
 
 @pytest.mark.parametrize(
-    ("word", "name", "count", "whole", "label"),
+    ("word", "name", "count", "full", "label"),
     [("fid50k", "fid", 50_000, False, "fid50k"), ("fid50k_full", "fid", 50_000, True, "fid50k_full"),
      ("swd16k", "swd", 16_000, False, "swd16k"), ("swd16384", "swd", 16_384, False, "swd16384"),
      ("swd50k", "swd", 50_000, False, "swd50k"), ("swd16", "swd", 16, False, "swd16"),
@@ -18,28 +18,29 @@ from introvae_jax.evaluation.scores import headlines
      ("alexnet_frechet2k", "alexnet_frechet", 2000, False, "alexnet_frechet2k"),
      ("precision_recall10k_full", "precision_recall", 10_000, True, "precision_recall10k_full")],
 )  # fmt: skip
-def test_words_with_a_number(word, name, count, whole, label):
-    (request,), rest = requests.parse([word])
-    assert (request.word, request.name, request.count, request.whole, rest) == (word, name, count, whole, [])
-    assert request.label(name + "{}", count) == label
+def test_words_with_a_number(word, name, count, full, label):
+    (spec,), rest = specs.parse([word])
+    assert (spec.word, spec.name, spec.count, spec.full, rest) == (word, name, count, full, [])
+    assert spec.label(name + "{}", count) == label
 
 
 def test_words_without_a_number():
-    of_sets, of_encoder = requests.parse(["fid", "fid_full", "swd", "msssim", "reconstruction", "active_units"])
-    assert [(r.name, r.count, r.whole) for r in of_sets] == [
+    of_sets, of_encoder = specs.parse(["fid", "fid_full", "swd", "msssim", "reconstruction", "active_units"])
+    assert [(r.name, r.count, r.full) for r in of_sets] == [
         ("fid", None, False), ("fid", None, True), ("swd", None, False), ("msssim", None, False)
     ]  # fmt: skip
     assert [(r.name, r.count) for r in of_encoder] == [("reconstruction", None), ("active_units", None)]
-    assert [r.count for r in requests.parse(["reconstruction500", "likelihood1k"])[1]] == [500, 1000]
+    assert [r.count for r in specs.parse(["reconstruction500", "likelihood1k"])[1]] == [500, 1000]
 
 
 def test_published_counts():
-    figures = {r.name: r.figure.count * r.figure.per_count for r in requests.parse(["fid", "kid", "swd", "msssim"])[0]}
-    assert figures == {"fid": 50_000, "kid": 50_000, "swd": 16_384, "msssim": 20_000}
+    found = specs.parse(["fid", "kid", "swd", "msssim"])[0]
+    counts = {spec.name: spec.metric.default_count * spec.metric.images_per_count for spec in found}
+    assert counts == {"fid": 50_000, "kid": 50_000, "swd": 16_384, "msssim": 20_000}
 
 
 def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
-    of_sets, _ = requests.parse(["swd16", " swd16 ", "swd16", "swd16k"])
+    of_sets, _ = specs.parse(["swd16", " swd16 ", "swd16", "swd16k"])
     assert [r.word for r in of_sets] == ["swd16", "swd16k"]
 
 
@@ -50,7 +51,7 @@ def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
 )  # fmt: skip
 def test_unknown_words_are_refused_with_the_known_ones(word):
     with pytest.raises(UserError, match=r"is no metric.*: they are fid, kid, .*, ood; a number of images may follow"):
-        requests.parse(["swd16", word])
+        specs.parse(["swd16", word])
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,12 @@ def test_unknown_words_are_refused_with_the_known_ones(word):
 )  # fmt: skip
 def test_the_metric_that_was_meant_is_named(word, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        requests.parse([word])
+        specs.parse([word])
 
 
 def test_a_word_like_no_metric_gets_no_guess():
     with pytest.raises(UserError, match=r"^'quality' is no metric: they are"):
-        requests.parse(["quality"])
+        specs.parse(["quality"])
 
 
 @pytest.mark.parametrize(
@@ -77,10 +78,10 @@ def test_a_word_like_no_metric_gets_no_guess():
 )  # fmt: skip
 def test_what_no_set_can_give_is_refused(word, said):
     with pytest.raises(UserError, match=f"{word}: .*{said}"):
-        requests.parse([word])
+        specs.parse([word])
 
 
-def test_headlines_are_the_figures_without_their_parts():
+def test_headlines_are_the_values_without_details():
     names = [
         "swd16k",
         "swd16k_32",

@@ -9,14 +9,14 @@ from small import blobs
 
 from introvae_jax.data import digits
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import requests, subjects
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation import image_sets, specs
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
 
 
 def plain(array, kind, seed=None):
     """A set in its own order, or in that of a seed; `asked` has what was asked of it."""
-    images = subjects.of_source(array, array.shape[1:], kind, {}, seed or 0)
+    images = image_sets.from_source(array, array.shape[1:], kind, {}, seed or 0)
     asked = []
 
     def batches(count, size):
@@ -33,10 +33,10 @@ def plain(array, kind, seed=None):
 
 def compare(words, real, fake, **options):
     shape, generated = fake.shape[1:], options.pop("generated", len(fake))
-    comparison = Comparison(
-        requests.parse(words)[0], plain(real, "real")[0], shape, Views(), generated=generated, **options
+    evaluation = SetEvaluation(
+        specs.parse(words)[0], plain(real, "real")[0], shape, FeatureExtractors(), generated=generated, **options
     )
-    return comparison.score(plain(fake, "generated")[0])
+    return evaluation.score(plain(fake, "generated")[0])
 
 
 def values(scores):
@@ -65,7 +65,7 @@ def test_order_within_a_set_and_the_sides_matter_as_the_definitions_say(cheap):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 100])
-def test_figures_do_not_depend_on_the_batch_size(batch_size, cheap):
+def test_metrics_do_not_depend_on_the_batch_size(batch_size, cheap):
     a, b = blobs(13, 0), blobs(13, 1)
     words = ["alexnet_frechet", "alexnet_frechet7", "swd", "msssim", "msssim3"]
     found = compare(words, a, b, batch_size=batch_size, floor=True)
@@ -101,12 +101,12 @@ def test_full_takes_all_real_images_and_no_more_generated_ones(cheap):
 
 def test_the_real_side_is_looked_at_once_for_two_models():
     real, asked = plain(blobs(12, 0), "real", seed=0)
-    comparison = Comparison(requests.parse(["swd10", "msssim5"])[0], real, (32, 32, 3), Views())
-    assert comparison.generated == 10
-    one, two = (comparison.score(plain(blobs(10, seed), "generated")[0]) for seed in (1, 2))
+    evaluation = SetEvaluation(specs.parse(["swd10", "msssim5"])[0], real, (32, 32, 3), FeatureExtractors())
+    assert evaluation.generated == 10
+    one, two = (evaluation.score(plain(blobs(10, seed), "generated")[0]) for seed in (1, 2))
     assert asked == [10]
     assert one[0].value != two[0].value
-    comparison.score(plain(blobs(10, 1), "generated")[0])
+    evaluation.score(plain(blobs(10, 1), "generated")[0])
     assert asked == [10]
 
 
@@ -115,8 +115,10 @@ def test_as_many_as_there_are_is_the_smaller_set_and_at_most_the_published_count
     assert [s.name for s in found] == ["swd9", "swd9_32", "swd9_16", "msssim4"]
     assert found[-1].protocol["images_generated"] == 8
     real = dataclasses.replace(plain(blobs(4, 0), "real")[0], count=70_000)
-    comparison = Comparison(requests.parse(["swd", "alexnet_frechet", "msssim"])[0], real, (32, 32, 3), Views())
-    assert [count for _, count in comparison._requests] == [16_384, 50_000, 20_000]
+    evaluation = SetEvaluation(
+        specs.parse(["swd", "alexnet_frechet", "msssim"])[0], real, (32, 32, 3), FeatureExtractors()
+    )
+    assert [count for _, count in evaluation._specs] == [16_384, 50_000, 20_000]
 
 
 REFUSED = {
@@ -139,7 +141,7 @@ def test_what_cannot_be_had_is_refused_before_an_image_is_read(case):
     words, real, fake, said = REFUSED[case]
     images, asked = plain(np.zeros((*real, 3), np.uint8), "real")
     with pytest.raises(UserError, match=said) as caught:
-        Comparison(requests.parse(words)[0], images, (*fake[1:], 3), Views(), generated=fake[0])
+        SetEvaluation(specs.parse(words)[0], images, (*fake[1:], 3), FeatureExtractors(), generated=fake[0])
     assert "\n" not in str(caught.value)
     assert asked == []
 
@@ -152,7 +154,7 @@ def test_halves_that_are_too_few():
 
 
 def test_a_ladder_of_worse_and_worse_digits():
-    """What everybody expects of a figure: it moves as the eye would, however few the images."""
+    """What everybody expects of a metric: it moves as the eye would, however few the images."""
     whole, _ = digits.load()
     real, good = whole[:120:2], whole[1:120:2]
     noise, blur = np.random.default_rng(0).normal(size=good.shape), ImageFilter.GaussianBlur(2.5)
@@ -160,8 +162,10 @@ def test_a_ladder_of_worse_and_worse_digits():
     blurred = np.stack([np.asarray(Image.fromarray(x[..., 0]).filter(blur)) for x in good])[..., None]
     few = good[np.arange(60) % 4]
     words = ["alexnet_frechet", "swd", "alexnet_precision_recall"]
-    comparison = Comparison(requests.parse(words)[0], plain(real, "real")[0], (32, 32, 1), Views(), generated=60)
-    rungs = [values(comparison.score(plain(x, "generated")[0])) for x in (good, *noisy, blurred, few)]
+    evaluation = SetEvaluation(
+        specs.parse(words)[0], plain(real, "real")[0], (32, 32, 1), FeatureExtractors(), generated=60
+    )
+    rungs = [values(evaluation.score(plain(x, "generated")[0])) for x in (good, *noisy, blurred, few)]
     for name in ("alexnet_frechet60", "swd60"):
         clean, some_noise, much_noise, blurs, modes = (rung[name] for rung in rungs)
         assert clean < some_noise < much_noise

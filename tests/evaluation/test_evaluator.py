@@ -15,13 +15,13 @@ from configs import toy2d
 import introvae_jax
 from introvae_jax import pictures
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import comparing, job, scores
+from introvae_jax.evaluation import evaluator, results, set_evaluation
 from introvae_jax.training import train_loop
 
 
 def evaluate(*metrics, **options):
-    return job.evaluate(
-        job.Options(metrics, **{k: v if k in ("size", "seed") else v and str(v) for k, v in options.items()})
+    return evaluator.evaluate(
+        evaluator.Options(metrics, **{k: v if k in ("size", "seed") else v and str(v) for k, v in options.items()})
     )
 
 
@@ -33,8 +33,8 @@ def figures(path):
 def record(run, tmp_path_factory):
     """Table and figures of one evaluation of a run."""
     out = tmp_path_factory.mktemp("record") / "new" / "scores.json"
-    text, path = job.evaluate(
-        job.Options(["swd8", "msssim3", "reconstruction3"],
+    text, path = evaluator.evaluate(
+        evaluator.Options(["swd8", "msssim3", "reconstruction3"],
                     workdir=str(run), floor=True, seed=7, out=str(out))
     )  # fmt: skip
     assert path == out
@@ -88,7 +88,7 @@ def test_the_table_is_markdown(record):
     assert len({line.count("|") for line in table}) == 1
     assert len({len(line) for line in table}) == 1
     assert set(table[1]) == {"|", "-"}
-    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["figure", "value", "floor", "better", "images"]
+    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["metric", "value", "floor", "better", "images"]
     rest = lines[len(table) :]
     assert rest[0] == ""  # or a list would be part of the table
     assert all(line.startswith("- ") for line in rest[1:])
@@ -158,7 +158,7 @@ REFUSED = {
     "both": ({"workdir": "RUN", "fake": "FAKE", "real": "REAL"}, "--workdir and --fake"),
     "no metric": ({"metrics": (), "workdir": "RUN"}, "--metrics is empty"),
     "unknown metric": ({"metrics": ("fix",), "workdir": "RUN"}, "'fix' is no metric"),
-    "encoder of folders": ({"metrics": ("reconstruction",), "real": "REAL", "fake": "FAKE"}, "a figure of a model"),
+    "encoder of folders": ({"metrics": ("reconstruction",), "real": "REAL", "fake": "FAKE"}, "a metric of a model"),
     "no such run": ({"workdir": NOWHERE}, "no checkpoints there"),
     "no such folder": ({"real": "REAL", "fake": NOWHERE}, f"{NOWHERE}: no such file or folder"),
     "no folder at all": ({"real": "", "fake": "FAKE"}, "an empty name"),
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(case, run, folder
     options, said = REFUSED[case]
     places = {"RUN": run, "REAL": folders["real"], "FAKE": folders["fake"]}
     options = {name: places.get(value, value) if isinstance(value, str) else value for name, value in options.items()}
-    monkeypatch.setattr(comparing.streaming, "collect", None)
+    monkeypatch.setattr(set_evaluation, "accumulate", None)
     before = sorted(run.rglob("*"))
     with pytest.raises(UserError, match=said) as caught:
         evaluate(*options.pop("metrics", ("swd4",)), **options)
@@ -193,7 +193,7 @@ def test_a_folder_that_has_gone_is_asked_for_by_the_right_flag(run, folders, mon
     trained = introvae_jax.load(run)
     data = {**trained.config["data"], "source": "folder", "path": NOWHERE, "channels": 1}
     trained.config = {**trained.config, "data": data}
-    monkeypatch.setattr(job.model, "load", lambda *_, **__: trained)
+    monkeypatch.setattr(evaluator.model, "load", lambda *_, **__: trained)
     for path in (None, "/not/there/either"):
         with pytest.raises(UserError, match=rf"^{path or NOWHERE}: the images of .* say where with --data_path=DIR"):
             evaluate("swd4", workdir=run, data_path=path)
@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_at_the_end_loses_no_figure(run, tmp_path, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "scores.json")
 
-    monkeypatch.setattr(scores, "save", full)
+    monkeypatch.setattr(results, "save", full)
     with pytest.raises(UserError, match=r"scores\.json: No space left on device"):
         evaluate("msssim1", workdir=run, out=tmp_path / "scores.json")
     assert "| msssim1" in capsys.readouterr().out
@@ -225,11 +225,11 @@ def test_a_model_of_points_is_sent_elsewhere(tmp_path):
 
 
 def test_no_number_of_images_is_lost_where_batches_are_larger_than_the_set(folders):
-    small_batch, _ = job.evaluate(
-        job.Options(["swd"], real=str(folders["real"]), fake=str(folders["fake"]), batch_size=3)
+    small_batch, _ = evaluator.evaluate(
+        evaluator.Options(["swd"], real=str(folders["real"]), fake=str(folders["fake"]), batch_size=3)
     )
-    large_batch, _ = job.evaluate(
-        job.Options(["swd"], real=str(folders["real"]), fake=str(folders["fake"]), batch_size=999)
+    large_batch, _ = evaluator.evaluate(
+        evaluator.Options(["swd"], real=str(folders["real"]), fake=str(folders["fake"]), batch_size=999)
     )
     assert small_batch == large_batch
 

@@ -8,11 +8,11 @@ from small import blobs
 
 import introvae_jax
 from introvae_jax.errors import UserError
-from introvae_jax.evaluation import encoding, requests, subjects
+from introvae_jax.evaluation import encoder_evaluation, image_sets, specs
 from introvae_jax.features import alexnet
 from introvae_jax.metrics import likelihood, ssim
 
-SAYS = {"step": 6}
+METADATA = {"step": 6}
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def held_out():
 
 
 def in_order(array, kind="held_out"):
-    images = subjects.of_source(array, array.shape[1:], kind, {}, 0)
+    images = image_sets.from_source(array, array.shape[1:], kind, {}, 0)
     order = np.random.default_rng(0).permutation(len(array))
     return images, array[order]
 
 
 def score(words, trained, images, **options):
-    encoder = encoding.Encoding(requests.parse(words)[1], images, trained.config, **options)
-    return {s.name: s for s in encoder.score(trained, SAYS)}
+    encoder = encoder_evaluation.EncoderEvaluation(specs.parse(words)[1], images, trained.config, **options)
+    return {s.name: s for s in encoder.score(trained, METADATA)}
 
 
 def test_reconstruction_is_that_of_encode_and_decode(trained, held_out):
@@ -47,7 +47,7 @@ def test_reconstruction_is_that_of_encode_and_decode(trained, held_out):
     assert found["ssim"].value == pytest.approx(float(np.mean(ssim.ssim(x, copies))), rel=1e-4)
     pair = (np.repeat(v, 3, axis=-1) for v in (x, copies))
     assert found["lpips"].value == pytest.approx(float(np.mean(alexnet.lpips(alexnet.load()[0], *pair))), rel=1e-3)
-    assert [s.lower for s in found.values()] == [True, False, False, True]
+    assert [s.lower_is_better for s in found.values()] == [True, False, False, True]
     assert found["lpips"].protocol["sha256"] == alexnet.SHA256
     assert found["mse"].protocol["images_held_out"] == 7
 
@@ -117,8 +117,8 @@ def test_a_model_on_a_sphere_has_no_density(trained, held_out):
         with pytest.raises(
             UserError, match=f"{word[:3]}.*: a model with model.prior = 'sphere' gives images no density"
         ):
-            encoding.Encoding(requests.parse([word])[1], images, config, outside=images)
-    encoding.Encoding(requests.parse(["active_units"])[1], images, config)
+            encoder_evaluation.EncoderEvaluation(specs.parse([word])[1], images, config, outside=images)
+    encoder_evaluation.EncoderEvaluation(specs.parse(["active_units"])[1], images, config)
 
 
 def test_without_the_package_lpips_is_left_out_with_a_warning(trained, held_out, capsys, monkeypatch):
@@ -131,6 +131,6 @@ def test_without_the_package_lpips_is_left_out_with_a_warning(trained, held_out,
 
 def test_small_images_have_no_lpips(trained, capsys):
     images = in_order(blobs(4, 0, height=16, width=16, channels=1))[0]
-    encoder = encoding.Encoding(requests.parse(["reconstruction"])[1], images, trained.config)
+    encoder = encoder_evaluation.EncoderEvaluation(specs.parse(["reconstruction"])[1], images, trained.config)
     assert encoder._lpips is None
     assert "it needs 31 pixels a side" in capsys.readouterr().err

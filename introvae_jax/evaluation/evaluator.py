@@ -1,4 +1,4 @@
-"""The command's work: from what was asked to scores, table and record."""
+"""What introvae_jax.evaluate does: from its flags to results, table and record."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -14,10 +14,13 @@ import jax
 from introvae_jax import bucket, disk, model, progress
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
-from introvae_jax.evaluation import encoding, requests, scores, subjects
+from introvae_jax.evaluation import image_sets, results, specs
 from introvae_jax.evaluation.cache import Cache
-from introvae_jax.evaluation.comparing import Comparison
-from introvae_jax.evaluation.views import Views
+from introvae_jax.evaluation.encoder_evaluation import EncoderEvaluation
+from introvae_jax.evaluation.extractors import FeatureExtractors
+from introvae_jax.evaluation.results import Result
+from introvae_jax.evaluation.set_evaluation import SetEvaluation
+from introvae_jax.evaluation.specs import EncoderSpec, SetSpec
 from introvae_jax.features.weights import INCEPTION_SHA256
 
 
@@ -45,26 +48,29 @@ class Options:
     out: str | None = None
 
     @property
-    def views(self) -> Views:
-        return Views(self.resize, self.inception, self.inception_sha256.lower() or INCEPTION_SHA256)
+    def extractors(self) -> FeatureExtractors:
+        """The feature extractors that the flags describe."""
+        return FeatureExtractors(self.resize, self.inception, self.inception_sha256.lower() or INCEPTION_SHA256)
 
 
 def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
     """The table, and where the record was written. Raises UserError for what the user can put right."""
-    of_sets, of_encoder = requests.parse(options.metrics)
+    of_sets, of_encoder = specs.parse(options.metrics)
     if not (of_sets or of_encoder):
         raise UserError("--metrics is empty: name one or more, for instance --metrics=fid,reconstruction")
     path = _record_path(options)
     try:
-        prepare = _of_model if options.fake is None else _of_folders
         with jax.default_matmul_precision("highest"):
-            score = prepare(options, of_sets, of_encoder)
+            if options.fake is None:
+                score = _of_model(options, of_sets, of_encoder)
+            else:
+                score = _of_folders(options, options.fake, of_sets, of_encoder)
             _require_place(path)
             found = score()
         _save(found, path)
     except OSError as error:
         raise UserError(f"{error.filename or 'temporary files'}: {error.strerror or error}") from error
-    return scores.table(found), path
+    return results.table(found), path
 
 
 def _require_place(path: pathlib.Path | None) -> None:
@@ -77,20 +83,20 @@ def _require_place(path: pathlib.Path | None) -> None:
             pass
 
 
-def _save(found: Sequence[scores.Score], path: pathlib.Path | None) -> None:
-    """Writes the record; if that fails after all, what was computed is at least shown."""
+def _save(found: Sequence[Result], path: pathlib.Path | None) -> None:
+    """Writes the record; if that fails, prints the table, so that no result is lost."""
     if path is None:
         return
     try:
-        scores.save(found, path)
+        results.save(found, path)
     except OSError:
-        print(scores.table(found))
+        print(results.table(found))
         raise
 
 
 def _of_folders(
-    options: Options, of_sets: Sequence[requests.OfSets], of_encoder: Sequence[requests.OfEncoder]
-) -> Callable[[], list[scores.Score]]:
+    options: Options, fake_path: str, of_sets: Sequence[SetSpec], of_encoder: Sequence[EncoderSpec]
+) -> Callable[[], list[Result]]:
     if options.workdir is not None:
         raise UserError("--workdir and --fake: samples come from one of them")
     if options.real is None:
@@ -98,20 +104,20 @@ def _of_folders(
     if options.ood is not None or options.data_path is not None:
         raise UserError("--ood and --data_path are for --workdir=RUN, not for --fake=DIR")
     if of_encoder:
-        raise UserError(f"{of_encoder[0].name} is a figure of a model: it needs --workdir=RUN instead of --fake")
+        raise UserError(f"{of_encoder[0].name} is a metric of a model: it needs --workdir=RUN instead of --fake")
     target = images.Target(options.size, 3) if options.size else None
-    real = subjects.of_place(options.real, "real", target, options.seed)
-    fake = subjects.of_place(options.fake, "generated", target, options.seed)
-    comparison = Comparison(
-        of_sets, real, fake.shape, options.views, generated=fake.count, floor=options.floor,
-        batch_size=options.batch_size, cache=Cache(real.stamp) if options.cache else None,
+    real = image_sets.from_path(options.real, "real", target, options.seed)
+    fake = image_sets.from_path(fake_path, "generated", target, options.seed)
+    evaluation = SetEvaluation(
+        of_sets, real, fake.shape, options.extractors, generated=fake.count, floor=options.floor,
+        batch_size=options.batch_size, cache=Cache(real.cache_key) if options.cache else None,
     )  # fmt: skip
-    return functools.partial(comparison.score, fake)
+    return functools.partial(evaluation.score, fake)
 
 
 def _of_model(
-    options: Options, of_sets: Sequence[requests.OfSets], of_encoder: Sequence[requests.OfEncoder]
-) -> Callable[[], list[scores.Score]]:
+    options: Options, of_sets: Sequence[SetSpec], of_encoder: Sequence[EncoderSpec]
+) -> Callable[[], list[Result]]:
     if options.workdir is None:
         raise UserError("--workdir=RUN is needed, or --real=DIR and --fake=DIR")
     if options.size is not None:
@@ -121,38 +127,37 @@ def _of_model(
     )
     if len(trained.image_shape) == 1:
         raise UserError(f"{options.workdir} is a model of points: python -m benchmarks.toy2d scores such")
-    says = subjects.describe(trained, options.workdir)
+    metadata = image_sets.model_metadata(trained, options.workdir)
     data = dict(trained.config["data"]) | ({"path": options.data_path} if options.data_path else {})
-    target, splits, work = source.target_of(data), None, []
-    if options.real is None or of_encoder:
-        splits = _open_splits(options, data, trained)
+    target, work = source.target_of(data), list[Callable[[], list[Result]]]()
+    splits = functools.cache(lambda: _open_splits(options, data, trained))  # opened once, if at all
     if of_sets:
         if options.real is not None:
-            real = subjects.of_place(options.real, "real", target, options.seed)
+            real = image_sets.from_path(options.real, "real", target, options.seed)
         else:
-            real = subjects.of_split(splits, options.split, "real", data, options.seed)
-        comparison = Comparison(
-            of_sets, real, trained.image_shape, options.views, floor=options.floor, batch_size=options.batch_size,
-            cache=Cache(real.stamp) if options.cache else None,
+            real = image_sets.from_split(splits(), options.split, "real", data, options.seed)
+        evaluation = SetEvaluation(
+            of_sets, real, trained.image_shape, options.extractors, floor=options.floor, batch_size=options.batch_size,
+            cache=Cache(real.cache_key) if options.cache else None,
         )  # fmt: skip
-        if options.seed + comparison.generated > 2**32:
+        if options.seed + evaluation.generated > 2**32:
             raise UserError(
-                f"--seed={options.seed}: {comparison.generated:,} samples take seeds from there on, and all must be "
+                f"--seed={options.seed}: {evaluation.generated:,} samples take seeds from there on, and all must be "
                 "below 2**32"
             )
-        work.append(functools.partial(comparison.score, subjects.of_model(trained, says, options.seed)))
+        work.append(functools.partial(evaluation.score, image_sets.from_model(trained, metadata, options.seed)))
     if of_encoder:
-        outside = None if options.ood is None else subjects.of_place(options.ood, "outside", target, options.seed)
-        held_out = subjects.of_split(splits, "test", "held_out", data, options.seed)
-        encoder = encoding.Encoding(
+        outside = None if options.ood is None else image_sets.from_path(options.ood, "outside", target, options.seed)
+        held_out = image_sets.from_split(splits(), "test", "held_out", data, options.seed)
+        encoder = EncoderEvaluation(
             of_encoder, held_out, trained.config, outside=outside, seed=options.seed, batch_size=options.batch_size
         )
-        work.append(functools.partial(encoder.score, trained, says))
-    return lambda: [score for part in work for score in part()]
+        work.append(functools.partial(encoder.score, trained, metadata))
+    return lambda: [result for part in work for result in part()]
 
 
 def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -> source.Splits:
-    """The run's images, from where they are now."""
+    """The run's images at their present path."""
     if data["source"] == "folder":
         if not data["path"]:
             raise UserError(f"{options.workdir} knows no images: name the folder or archive with --data_path=DIR")
@@ -164,7 +169,7 @@ def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -
         splits = source.open_splits(data)
     if trained.data_identity not in ("", splits.identity):
         warn(
-            f"{options.workdir} was trained on other images than are there now: the figures are of these, and held-out "
+            f"{options.workdir} was trained on other images than are there now: the metrics are of these, and held-out "
             "ones may have been trained on"
         )
     return splits

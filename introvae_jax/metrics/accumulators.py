@@ -1,0 +1,75 @@
+"""An accumulator that several metrics share: all rows of a set, in a temporary file. Memory does not grow with N."""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import tempfile
+from typing import BinaryIO
+
+import numpy as np
+
+
+class StoredRows:
+    """float32 [N, D] in a file. Unlike with a memory map, rows that were read do not stay in memory.
+
+    A slice or an array of row numbers as index gives these rows as an array.
+    """
+
+    ndim = 2
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int]):
+        self.shape, self._file = shape, file
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if not isinstance(rows, slice):
+            return np.concatenate([self._read(row, row + 1) for row in map(int, rows)])
+        start, stop, step = rows.indices(len(self))
+        return self._read(start, max(start, stop))[::step]
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, self.shape[1]), np.float32)
+        view, place = out.reshape(-1).view(np.uint8).data, start * out.itemsize * self.shape[1]
+        while view:
+            count = os.preadv(self._file.fileno(), [view], place)
+            if not count:
+                raise IndexError(f"rows {start} to {stop} of {len(self)}")
+            view, place = view[count:], place + count
+        return out
+
+
+RowMatrix = np.ndarray | StoredRows  # features [N, D], in memory or in a file
+
+
+class Rows:
+    """Keeps all rows [B, D] as float32 in a temporary file, which is deleted when the accumulator is.
+
+    Raises OSError, naming the folder of temporary files, when the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="introvae_jax_")  # noqa: SIM115 - it closes with this object
+        self._shape = (0, 0)
+
+    def add(self, rows: np.ndarray) -> None:
+        with _named():
+            self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self._shape = (self._shape[0] + len(rows), rows.shape[1])
+
+    @property
+    def value(self) -> StoredRows:
+        with _named():
+            self._file.flush()
+        return StoredRows(self._file, self._shape)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Adds the folder to an error of a temporary file, which has no name."""
+    try:
+        yield
+    except OSError as error:
+        place = f"temporary files in {tempfile.gettempdir()} (the environment's TMPDIR names another place)"
+        raise OSError(error.errno, error.strerror, place) from error
