@@ -30,7 +30,7 @@ _FAMILY = flags.DEFINE_enum(
 def main(_) -> None:
     """Converts the file that the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
-        from introvae_jax.released import conversion
+        from introvae_jax.torch_weights import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
         raise errors.UserError("--weights and --workdir must not be empty")
@@ -50,7 +50,7 @@ def main(_) -> None:
 def _overrides(config: ConfigDict) -> list[str]:
     """The flags with which the main job builds `config` from the file of --config or the default one."""
     from introvae_jax import config as config_lib
-    from introvae_jax.released import conversion
+    from introvae_jax.torch_weights import conversion
 
     if _CONFIG.value is not None:
         given = config_flags.get_override_values(flags.FLAGS["config"])

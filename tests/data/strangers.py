@@ -1,7 +1,7 @@
 """What a file from a stranger can do, by kind of file, and the test of each claim: part of docs/broken_input.md."""
 
 HOSTILE, DAMAGE, BROKEN = (f"tests/data/test_{name}.py" for name in ("hostile", "damaged_files", "broken"))
-TORCH, OTHERS = "tests/released/test_torch_file.py", "tests/test_strangers.py"
+TORCH, OTHERS = "tests/torch_weights/test_torch_file.py", "tests/test_strangers.py"
 ALL_KINDS = f"{BROKEN}::test_the_bombs_take_no_time_and_no_fifo_is_waited_for"
 
 HEAD = """

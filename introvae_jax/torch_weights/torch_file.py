@@ -22,7 +22,7 @@ import numpy as np
 
 from introvae_jax import disk
 from introvae_jax.errors import UserError
-from introvae_jax.released import pickles
+from introvae_jax.torch_weights import pickles
 
 DTYPES = {
     f"torch.{name}Storage": np.dtype(dtype)

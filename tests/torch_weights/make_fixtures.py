@@ -1,6 +1,6 @@
-"""Makes tests/released/fixtures.tar.xz: tiny networks with the released names, saved by PyTorch in every form.
+"""Makes tests/torch_weights/fixtures.tar.xz: tiny networks with the released names, saved by PyTorch in every form.
 
-    python tests/released/make_fixtures.py
+    python tests/torch_weights/make_fixtures.py
 
 Needs torch, which the tests do not. The networks are written from the published facts (docs/released_weights.md);
 weights, BatchNorm parameters and running statistics are random.

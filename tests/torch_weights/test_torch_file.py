@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from introvae_jax.errors import UserError
-from introvae_jax.released import pickles, torch_file
+from introvae_jax.torch_weights import pickles, torch_file
 
 BOTH = pytest.mark.parametrize("name", ["tensors", "tensors_legacy"])
 

@@ -12,7 +12,7 @@ from configs import celebahq, default
 import introvae_jax
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.errors import UserError
-from introvae_jax.released import conversion, mapping, torch_file
+from introvae_jax.torch_weights import conversion, mapping, torch_file
 from introvae_jax.training import loop
 
 NETWORKS = {

@@ -16,7 +16,7 @@ from introvae_jax import bucket, disk, errors, model, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
-from introvae_jax.released import mapping, torch_file
+from introvae_jax.torch_weights import mapping, torch_file
 from introvae_jax.training import parallel, run, state
 
 BLOCK_NORM = {"introvae": "sum", "soft_introvae": "branch"}

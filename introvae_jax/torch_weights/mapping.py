@@ -15,7 +15,7 @@ import numpy as np
 
 from introvae_jax.errors import UserError
 from introvae_jax.nets import residual
-from introvae_jax.released.pickles import Instance
+from introvae_jax.torch_weights.pickles import Instance
 
 BASE = 4  # height and width at which both networks are dense
 MAX_DEPTH, MAX_NODES = 32, 100_000  # of containers: they may name each other without end
