@@ -15,7 +15,7 @@ import numpy as np
 
 from introvae_jax.errors import UserError
 from introvae_jax.nets import residual
-from introvae_jax.torch_weights.pickles import Instance
+from introvae_jax.torch_weights.unpickler import Object
 
 BASE = 4  # height and width at which both networks are dense
 MAX_DEPTH, MAX_NODES = 32, 100_000  # of containers: they may name each other without end
@@ -91,8 +91,9 @@ def _leaves(content: Any, where: str) -> Iterator[tuple[tuple[str, ...], np.ndar
             raise UserError(f"{where}: its containers are nested too deep to be weights; save the state dict alone")
         if isinstance(node, np.ndarray):
             yield path, node
-        elif isinstance(node, Instance):
-            inside = (node.state.get(kind) for kind in ("_modules", "_buffers", "_parameters"))
+        elif isinstance(node, Object):
+            state = node.state if isinstance(node.state, Mapping) else {}
+            inside = (state.get(kind) for kind in ("_modules", "_buffers", "_parameters"))
             pending += [(path, part) for part in inside if isinstance(part, Mapping)]
         elif isinstance(node, Mapping):
             pending += [((*path, _text(key)), value) for key, value in reversed(node.items())]

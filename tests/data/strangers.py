@@ -98,7 +98,7 @@ ROWS = [
     (
         "weights (.pth)",
         "pickles run code",
-        "read as data by an interpreter with nothing to call",
+        "names become placeholders; only functions that make tensors and containers run",
         f"{TORCH}::test_what_weights_do_not_need_is_refused_by_name_and_not_run",
     ),
     ("weights (.pth)", "bombs, counts and sizes", "refused", f"{TORCH}::test_zip_bombs"),

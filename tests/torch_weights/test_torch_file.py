@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from introvae_jax.errors import UserError
-from introvae_jax.torch_weights import pickles, torch_file
+from introvae_jax.torch_weights import torch_file, unpickler
 
 BOTH = pytest.mark.parametrize("name", ["tensors", "tensors_legacy"])
 
@@ -56,7 +56,7 @@ def test_types_strides_offsets_and_containers(saved, name):
 def test_whole_networks_are_recorded(saved):
     for name in ("introvae_module", "introvae_module_legacy"):
         network = torch_file.read(saved / f"{name}.pth")
-        assert (type(network), network.kind) == (pickles.Instance, "networks.IntroVAE")
+        assert (type(network), network.kind) == (unpickler.Object, "networks.IntroVAE")
         main = network.state["_modules"]["encoder"].state["_modules"]["main"]
         assert main.kind == "torch.nn.modules.container.Sequential"
         assert main.state["_modules"]["0"].state["_parameters"]["weight"].shape == (4, 3, 5, 5)
@@ -94,7 +94,7 @@ def test_parameters_of_torch_0_4_1(write):
 
 
 @pytest.mark.parametrize(("view", "told"), [((1, 3), None), ((2, 3), "up to element 5 of a storage of 4"),
-                                            ((-1, 2), "whose bounds cannot be")])  # fmt: skip
+                                            ((-1, 2), "with impossible bounds")])  # fmt: skip
 def test_views_of_storages(view, told, write):
     viewed = const("a") + const("cpu") + const(4)
     path = write(whole(tensor().replace(viewed, viewed + const(("view", *view)))), a=[5, 6, 7, 8])
@@ -127,7 +127,7 @@ ATTACKS = {
     "terminal codes": (const("posix") + const("\x1b[2Jsystem") + b"\x93", r"posix\.\?\[2Jsystem"),
     "a call of a network's class": (call("networks", "IntroVAE", const(1)), "a call of networks.IntroVAE"),
     "a call of a module's class": (call("torch.nn.modules.linear", "Linear", const(1)), "a call of torch.nn.mod"),
-    "a call of an object": (b"cnetworks\nA\n)\x81)R", "a call of Instance"),
+    "a call of an object": (b"cnetworks\nA\n)\x81)R", "a call of Object"),
     "a call of a number": (const(1) + b")R", "a call of int"),
     "a call of a storage type": (b"ctorch\nFloatStorage\n)R", "a call of torch.FloatStorage"),
     "an object with arguments": (b"cnetworks\nA\n" + const((1,)) + b"\x81", "an object of networks.A made with 1"),
@@ -140,12 +140,11 @@ ATTACKS = {
     "another name beside Parameter": (call("torch.nn.parameter", "Buffer", const(1)), "torch.nn.parameter.Buffer"),
     "a state of a function": (b"ccollections\nOrderedDict\n" + const({"__code__": 1}) + b"b", "a state of type dict"),
     "a state of a class": (b"cnetworks\nA\n" + const({"x": 1}) + b"b", "a state of type dict for a Global"),
-    "slots": (b"cnetworks\nA\n)\x81" + const((None, {"x": 1})) + b"b", "a state of type tuple"),
-    "INST": (b"(" + const("touch MARKER") + b"iposix\nsystem\n", r"posix.system \(opcode INST\)"),
+    "INST": (b"(" + const("touch MARKER") + b"iposix\nsystem\n", "the opcode INST"),
     "OBJ": (b"(cnetworks\nA\n" + const(1) + b"o", "the opcode OBJ"),
     "NEWOBJ_EX": (b"cnetworks\nA\n)}\x92", "the opcode NEWOBJ_EX"),
-    "EXT1": (b"\x82\x01", "extension 1"),
-    "EXT4": (b"\x84\x01\x00\x00\x00", "extension 1"),
+    "EXT1": (b"\x82\x01", "the opcode EXT1"),
+    "EXT4": (b"\x84\x01\x00\x00\x00", "the opcode EXT4"),
     "PERSID": (b"Pstorage\n", "the opcode PERSID"),
     "a storage of another type": (tensor(kind=b"cnetworks\nFloatStorage\n"), "a storage of type networks.FloatStorage"),
     "a deep tuple as a key": (b"}" + b")" + b"\x85" * 100_000 + b"Ns", "a tuple as the key"),
@@ -186,7 +185,7 @@ def test_a_bare_pickle_is_refused_too(tmp_path):
 def test_special_attributes_are_only_recorded(write):
     state = {"__setstate__": 1, "__class__": 2, "state": 3, "kind": 4}
     found = torch_file.read(write(whole(b"cnetworks\nA\n)\x81" + const(state) + b"b")))
-    assert (type(found), found.kind, found.state) == (pickles.Instance, "networks.A", state)
+    assert (type(found), found.kind, found.state) == (unpickler.Object, "networks.A", state)
 
 
 DAMAGED_TENSORS = {
@@ -194,11 +193,11 @@ DAMAGED_TENSORS = {
     "offset": (tensor((2,), (1,), offset=3), "5th in a storage of 4"),
     "far offset": (tensor((1,), (1,), offset=2**62), "in a storage of 4"),
     "far stride": (tensor((2,), (2**62,)), "in a storage of 4"),
-    "negative offset": (tensor((1,), (1,), offset=-1), "whose shape cannot be"),
-    "negative stride": (tensor((2,), (-1,), offset=3), "whose shape cannot be"),
-    "negative size": (tensor((-1,), (1,)), "whose shape cannot be"),
-    "size that is no number": (tensor((2.0,), (1,)), "whose shape cannot be"),
-    "dimensions": (tensor((2, 2), (1,)), "whose shape cannot be"),
+    "negative offset": (tensor((1,), (1,), offset=-1), "of an impossible shape"),
+    "negative stride": (tensor((2,), (-1,), offset=3), "of an impossible shape"),
+    "negative size": (tensor((-1,), (1,)), "of an impossible shape"),
+    "size that is no number": (tensor((2.0,), (1,)), "of an impossible shape"),
+    "dimensions": (tensor((2, 2), (1,)), "of an impossible shape"),
     "repeated without end": (tensor((2**40,), (0,)), "a tensor of 1099511627776 elements"),
     "repeated": (tensor((5,), (0,)), "a tensor of 5 elements"),
     "empty and huge": (tensor((0, 2**62, 2**62), (1, 1, 1)), "damaged"),
