@@ -42,27 +42,29 @@ def main(_) -> None:
     _check_flags()
     # Here, so that --help and a wrong flag answer at once, and in worker processes not at all.
     with progress.phase("importing the libraries"):
-        from introvae_jax.data import forms, images, packed
-        from introvae_jax.data.packing import advice, pack, plan, report
+        from introvae_jax.data import arrayrecord, images, readers
+        from introvae_jax.data.preparation import source_report, spec, train_command, write
 
-    if problem := advice.untrainable(_RESOLUTION.value):
+    if problem := train_command.untrainable(_RESOLUTION.value):
         errors.warn(problem)
 
     try:
         with progress.phase(f"listing {_SOURCE.value}"):
-            form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+            form = readers.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
         if not form.names:
             raise errors.UserError(f"{_SOURCE.value}: no files there")
         target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
-        wanted = plan.Plan(
+        wanted = spec.Plan(
             source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
             encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
         )  # fmt: skip
         workers = _WORKERS.value or os.cpu_count() or 1
-        directory = pack.pack(form, wanted, packed.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value)
+        directory = write.pack(
+            form, wanted, arrayrecord.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value
+        )
     except OSError as error:
         raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error
-    print(report.describe(directory))
+    print(source_report.describe(directory))
 
 
 def _check_flags() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk, progress
-from introvae_jax.data import forms, images
-from introvae_jax.data.forms.base import Form, digest
+from introvae_jax.data import images, readers
+from introvae_jax.data.readers.base import Form, digest
 from introvae_jax.errors import UserError, warn
 
 NAMES_IN_WARNING = 5
@@ -54,7 +54,7 @@ def open_splits(
     place = disk.expand(path).absolute()
     if not place.exists():
         raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
-    form = forms.open_form(place, size=target.size)
+    form = readers.open_form(place, size=target.size)
     cached = len(form.names) * target.size**2 * target.channels <= cache_gib * 2**30
     arrays = decode_all(form, target, keep=cached)
     if len(arrays) < 2:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from introvae_jax.data import densities, digits, folder, images, packed
+from introvae_jax.data import arrayrecord, densities, digits, folder, images
 
 
 class Source(Protocol):
@@ -53,7 +53,7 @@ def _folder(data: Mapping[str, Any]) -> Splits:
 def _tfds(data: Mapping[str, Any]) -> Splits:
     cache_gib = 0 if data["cache"] == "device" else data["cache_gib"]  # no second copy
     limits = {"test_fraction": data["test_fraction"], "cache_gib": cache_gib}
-    return Splits(*packed.open_splits(data["path"], data["name"], target_of(data), **limits))
+    return Splits(*arrayrecord.open_splits(data["path"], data["name"], target_of(data), **limits))
 
 
 def _density(data: Mapping[str, Any]) -> Splits:

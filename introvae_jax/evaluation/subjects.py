@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk, pictures
-from introvae_jax.data import images, loader, plain, source
+from introvae_jax.data import image_set, images, loader, source
 from introvae_jax.model import Model
 
 
@@ -57,9 +57,9 @@ def of_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, An
 def of_place(place: str, kind: str, target: images.Target | None, seed: int) -> Images:
     """The images of a folder or an archive. target: what they are brought to, None to take them as they are.
 
-    Raises UserError as `plain.open_plain` does.
+    Raises UserError as `image_set.open_plain` does.
     """
-    found, identity = plain.open_plain(place, target)
+    found, identity = image_set.open_plain(place, target)
     depends = {"identity": identity, **(dataclasses.asdict(target) if target else {})}
     stamp = {"place": str(disk.expand(place).absolute()), **depends}
     return of_source(found, found.shape, kind, {"data": place, **depends}, seed, stamp)

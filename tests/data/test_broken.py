@@ -33,11 +33,11 @@ import strangers
 import tensorflow_datasets as tfds
 
 from introvae_jax import prepare
-from introvae_jax.data import forms
-from introvae_jax.data.forms import archives, hdf5, lmdb
+from introvae_jax.data import readers
 from introvae_jax.data.images import Target
-from introvae_jax.data.packing import conversion, pack
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data.preparation import encode, write
+from introvae_jax.data.preparation.spec import Plan
+from introvae_jax.data.readers import archives, hdf5, lmdb
 from introvae_jax.errors import UserError, printable
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -197,9 +197,9 @@ def test_what_is_kept_is_kept_unchanged():
 def test_the_bombs_take_no_time_and_no_fifo_is_waited_for():
     source, *_ = group("folder")
     start = time.monotonic()
-    form = forms.open_form(source, size=64)
+    form = readers.open_form(source, size=64)
     for name in ("bomb.png", "bomb.jpg", "bomb.webp", "ztxt.png", "itxt.png", "iccp.png", "huge.png", "fifo.png"):
-        conversion.convert(form, plan(source), form.names.index(name))
+        encode.convert(form, plan(source), form.names.index(name))
     assert time.monotonic() - start < 10
 
 
@@ -251,8 +251,8 @@ def of_somebody_else():
         (root / "secret.png").chmod(0)
         (root / "closed").chmod(0)
         with somebody_else():
-            form = forms.open_form(root, size=64)
-            made = {name: conversion.convert(form, plan(root), i) for i, name in enumerate(form.names)}
+            form = readers.open_form(root, size=64)
+            made = {name: encode.convert(form, plan(root), i) for i, name in enumerate(form.names)}
         (root / "closed").chmod(0o755)
         found = {name: (LEFT_OUT, out.reason) if out.data is None else (KEPT, "") for name, out in made.items()}
         passed = {os.path.relpath(name, root) if name.startswith("/") else name: why for name, why in form.passed_over}
@@ -279,7 +279,7 @@ def outcome(case):
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)
         try:
-            with unittest.mock.patch.object(pack, "convert_all", convert_here):
+            with unittest.mock.patch.object(write, "convert_all", convert_here):
                 directory = run(case.make(place), place / "out", "--test=last:2")
         except UserError as error:
             gets, words = REFUSED, str(error)
@@ -293,7 +293,7 @@ def outcome(case):
 
 def convert_here(form, plan, entries, _):
     """Without a process of its own for each of the many small sources."""
-    return (conversion.convert(form, plan, entry) for entry in entries)
+    return (encode.convert(form, plan, entry) for entry in entries)
 
 
 @pytest.mark.parametrize("case", SOURCES, ids=lambda case: case.what)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from configs import default
-from introvae_jax.data import folder, forms, images, plain, source
-from introvae_jax.data.packing.conversion import convert
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data import folder, image_set, images, readers, source
+from introvae_jax.data.preparation.encode import convert
+from introvae_jax.data.preparation.spec import Plan
 from introvae_jax.errors import UserError
 
 
@@ -44,17 +44,17 @@ def by_training(path):
 
 
 def by_evaluation(path):
-    found, _ = plain.open_plain(str(path))
+    found, _ = image_set.open_plain(str(path))
     return list(found[np.arange(len(found))])
 
 
 def by_sampling(path):
-    return list(folder.decode_all(forms.open_places(str(path), size=16), images.Target(16, 3)).values())
+    return list(folder.decode_all(readers.open_places(str(path), size=16), images.Target(16, 3)).values())
 
 
 def by_preparing(path):
     """As `prepare` does, its report told as the others tell theirs."""
-    form = forms.open_form(path, size=16)
+    form = readers.open_form(path, size=16)
     plan = Plan(str(path), "", "cases", images.Target(16, 3), "png", 95, "25%")
     made = [convert(form, plan, i) for i in range(len(form.names))]
     lost = sum(outcome.data is None for outcome in made) + len(form.passed_over)

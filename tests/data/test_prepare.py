@@ -19,12 +19,12 @@ import pytest
 
 from configs import default
 from introvae_jax import config as config_lib
-from introvae_jax.data import forms, images, packed, source
-from introvae_jax.data.forms import files
-from introvae_jax.data.forms.base import natural
-from introvae_jax.data.packing import advice, pack
-from introvae_jax.data.packing.conversion import convert
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data import arrayrecord, images, readers, source
+from introvae_jax.data.preparation import train_command, write
+from introvae_jax.data.preparation.encode import convert
+from introvae_jax.data.preparation.spec import Plan
+from introvae_jax.data.readers import files
+from introvae_jax.data.readers.base import natural
 from introvae_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -32,10 +32,10 @@ IMAGES = miniatures.arrays()
 
 
 def prepare(path, data_dir, *, name="faces", size=64, test="3", strict=False, encoding="png", **target):
-    form = forms.open_form(path, size=size, num_images=12)
+    form = readers.open_form(path, size=size, num_images=12)
     target = images.Target(size, **{"channels": 3, **target})
     plan = Plan(str(path), form.fingerprint, name, target, encoding, 95, test)
-    return pack.pack(form, plan, pathlib.Path(data_dir), workers=1, strict=strict)
+    return write.pack(form, plan, pathlib.Path(data_dir), workers=1, strict=strict)
 
 
 def read_back(data_dir, name, size=64):
@@ -143,9 +143,9 @@ def test_the_usual_splits(tmp_path):
     with h5py.File(tmp_path / "many.h5", "w") as file:
         file["data4x4"] = many.transpose(0, 3, 1, 2)
     for name, expected in (("ffhq", 10_000), ("celeb_a", 19_962), ("celeb_a_hq", 1_000), ("others", 1_000)):
-        form = forms.open_form(tmp_path / "many.h5", size=4)
+        form = readers.open_form(tmp_path / "many.h5", size=4)
         plan = Plan("many.h5", form.fingerprint, name, images.Target(4, 3), "png", 95, "")
-        parts = pack.shards(plan, form)
+        parts = write.shards(plan, form)
         held_out = [entry for shard in parts if shard.split == "test" for entry in shard.entries]
         assert len(held_out) == expected
         assert (held_out == list(range(20_010 - expected, 20_010))) == (name in ("ffhq", "celeb_a"))
@@ -155,12 +155,12 @@ def test_the_usual_splits(tmp_path):
 def test_what_lies_beside_the_images_does_not_shift_the_official_split(tmp_path, capsys):
     names = [f"{i:06d}.jpg" for i in range(202_599)]
     form = files.Files(tmp_path, sorted([*names, "LICENSE.txt", "list_attr_celeba.csv"], key=natural), [], "")
-    parts = pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), form)
+    parts = write.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), form)
     held_out = [form.names[entry] for shard in parts if shard.split == "test" for entry in shard.entries]
     assert held_out == names[-19_962:]
     assert capsys.readouterr().err == ""
     some = files.Files(tmp_path, names[:30_000], [], "")
-    pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
+    write.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
     assert "30,000 images, celeb_a has 202,599; the split will not be the usual one" in capsys.readouterr().err
 
 
@@ -176,7 +176,7 @@ def test_the_same_images_are_held_out_at_every_size(make, tmp_path):
 
 def test_a_machine_that_fails_loses_no_image(tmp_path, monkeypatch):
     folder = miniatures.folder(tmp_path / "images", IMAGES)
-    form, read = forms.open_form(folder, size=64), files.Files.read
+    form, read = readers.open_form(folder, size=64), files.Files.read
 
     def failing(form, index):
         if index > 4:
@@ -361,8 +361,8 @@ def test_the_command_that_prepare_prints_trains_at_the_prepared_size(tmp_path, r
 def test_every_command_that_prepare_prints_is_a_valid_experiment(name, tmp_path, monkeypatch):
     """At every size that can be trained, grey and RGB, in the usual place of data sets and elsewhere."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    for size, channels, root in itertools.product(advice.SIZES, (1, 3), (tmp_path, tmp_path / "it's here")):
-        words = shlex.split(advice.command(root / name / str(size) / "1.0.0", name, size, channels))
+    for size, channels, root in itertools.product(train_command.SIZES, (1, 3), (tmp_path, tmp_path / "it's here")):
+        words = shlex.split(train_command.command(root / name / str(size) / "1.0.0", name, size, channels))
         path, _, argument = words[3].removeprefix("--config=").partition(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         config = module.get_config(argument) if argument else module.get_config()
@@ -373,7 +373,7 @@ def test_every_command_that_prepare_prints_is_a_valid_experiment(name, tmp_path,
         config_lib.validate(config)
         assert (config.data.source, config.data.name) == ("tfds", f"{name}/{size}")
         assert (config.data.size, config.data.channels) == (size, channels)
-        assert packed.data_dir(config.data.path) == root
+        assert arrayrecord.data_dir(config.data.path) == root
 
 
 def test_a_size_that_cannot_be_trained_is_said_before_and_after(tmp_path, run_command):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk
-from introvae_jax.data import images, quick, tfds_files
+from introvae_jax.data import fast_decode, images, tfds_files
 from introvae_jax.errors import UserError, one_line, warn
 
 DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
@@ -43,7 +43,7 @@ class Packed:
         out = np.empty((len(rows), target.size, target.size, target.channels), np.uint8)
         for image, row in zip(out, rows, strict=True):
             try:
-                quick.decode_into(image, _encoded(self._records[int(row) + self._start]), target)
+                fast_decode.decode_into(image, _encoded(self._records[int(row) + self._start]), target)
             except Exception as error:  # ArrayRecord, protocol buffers and Pillow each have types of their own
                 reason = one_line(error)[:200]
                 raise UserError(

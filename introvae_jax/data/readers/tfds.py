@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from introvae_jax.data import tfds_files
-from introvae_jax.data.forms.base import digest
-from introvae_jax.data.packed import data_dir
+from introvae_jax.data.arrayrecord import data_dir
+from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install, one_line
 
 

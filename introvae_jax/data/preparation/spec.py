@@ -10,7 +10,7 @@ from typing import Any
 
 import introvae_jax
 from introvae_jax.data import images
-from introvae_jax.data.forms.base import Form
+from introvae_jax.data.readers.base import Form
 from introvae_jax.errors import UserError, warn
 
 BYTES_PER_SHARD = 2**27

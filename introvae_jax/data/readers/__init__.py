@@ -9,8 +9,8 @@ import os
 import pathlib
 
 from introvae_jax import disk
-from introvae_jax.data.forms import archives, avatars, files, hdf5, lmdb, tfds_sets, tfrecords
-from introvae_jax.data.forms.base import Form, digest
+from introvae_jax.data.readers import archives, avatars, files, hdf5, lmdb, tfds, tfrecords
+from introvae_jax.data.readers.base import Form, digest
 from introvae_jax.errors import UserError
 
 # How a file says what it is, whatever its name.
@@ -49,7 +49,7 @@ def open_form(source: str | os.PathLike, *, size: int, num_images: int = 0) -> F
             raise UserError("avatars: a folder here is named so too; write ./avatars for it, or avatars:open-peeps")
         return avatars.open_avatars(rest, size, num_images)
     if kind == "tfds" and colon:
-        return tfds_sets.open_tfds(rest)
+        return tfds.open_tfds(rest)
     path = disk.expand(source)
     if path.is_dir():
         if (path / "data.mdb").is_file():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from introvae_jax.data.forms.base import digest
+from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install
 
 STYLES = ("lorelei", "notionists", "open-peeps", "pixel-art")  # all CC0 1.0

@@ -13,8 +13,8 @@ import threading
 from typing import Any
 
 from introvae_jax.data import images
-from introvae_jax.data.forms.base import Form
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data.preparation.spec import Plan
+from introvae_jax.data.readers.base import Form
 from introvae_jax.errors import UserError
 
 AHEAD = 4  # tasks waiting for each worker

@@ -11,8 +11,8 @@ import struct
 import tarfile
 import zipfile
 
-from introvae_jax.data.forms.base import digest, natural, unique, unsafe
 from introvae_jax.data.images import MAX_BYTES, BadImage
+from introvae_jax.data.readers.base import digest, natural, unique, unsafe
 from introvae_jax.errors import UserError
 
 

@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from introvae_jax import disk, progress
-from introvae_jax.data.forms.base import Form
-from introvae_jax.data.packing import report
-from introvae_jax.data.packing.conversion import Outcome, convert_all
-from introvae_jax.data.packing.plan import Plan, Shard, shards
+from introvae_jax.data.preparation import source_report
+from introvae_jax.data.preparation.encode import Outcome, convert_all
+from introvae_jax.data.preparation.spec import Plan, Shard, shards
+from introvae_jax.data.readers.base import Form
 from introvae_jax.errors import UserError, printable, warn
 
 
@@ -48,11 +48,11 @@ def pack(form: Form, plan: Plan, data_dir: pathlib.Path, *, workers: int, strict
         _write_missing(form, plan, todo, partial, workers)
         with progress.phase("looking for duplicates"):
             records = [(shard, json.loads(_record_path(partial, shard).read_text(encoding="utf-8"))) for shard in todo]
-            findings = report.findings(form, records)
-        report.write(partial / "data" / "report.txt", findings)
+            findings = source_report.findings(form, records)
+        source_report.write(partial / "data" / "report.txt", findings)
         if strict and findings:
             raise UserError(
-                f"--strict: {report.summary(findings)}; all are named in {partial / 'data' / 'report.txt'}. "
+                f"--strict: {source_report.summary(findings)}; all are named in {partial / 'data' / 'report.txt'}. "
                 "Mend the source, or leave out --strict: what is written will be used"
             )
         _write_metadata(partial / "data", plan, records, findings)
@@ -103,10 +103,14 @@ def _write_shard(
         temporary.write_text(json.dumps({"bytes": size, "rows": rows}), encoding="utf-8")
 
 
-def _write_metadata(directory: pathlib.Path, plan: Plan, records: report.Records, findings: report.Findings) -> None:
-    counts = report.counts(records)
+def _write_metadata(
+    directory: pathlib.Path, plan: Plan, records: source_report.Records, findings: source_report.Findings
+) -> None:
+    counts = source_report.counts(records)
     if not sum(counts["train"][0]):
-        raise UserError(f"{plan.source}: {report.summary(findings) or 'nothing there'}; no image is left to train on")
+        raise UserError(
+            f"{plan.source}: {source_report.summary(findings) or 'nothing there'}; no image is left to train on"
+        )
     infos = []
     for split, (lengths, size) in counts.items():
         if sum(lengths):
@@ -118,7 +122,7 @@ def _write_metadata(directory: pathlib.Path, plan: Plan, records: report.Records
         data_dir=directory, features=features(plan), split_infos=infos, version=plan.version, check_data=False,
         description=f"{printable(plan.source)} at {plan.target.size}x{plan.target.size}, prepared by introvae_jax",
     )  # fmt: skip
-    manifest = report.manifest(plan, records, findings)
+    manifest = source_report.manifest(plan, records, findings)
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 

@@ -8,8 +8,8 @@ import multiprocessing
 import pathlib
 from typing import Any
 
-from introvae_jax.data.forms.base import digest
 from introvae_jax.data.images import BadImage
+from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install
 
 

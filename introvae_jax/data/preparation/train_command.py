@@ -3,7 +3,7 @@
 import pathlib
 import shlex
 
-from introvae_jax.data.packed import data_dir
+from introvae_jax.data.arrayrecord import data_dir
 
 SIZES = tuple(2**k for k in range(4, 11))  # that the networks can have
 # By data set and size, the experiment that reads it without further flags.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from introvae_jax.data.forms.base import digest
 from introvae_jax.data.images import MAX_BYTES, MAX_PIXELS, BadImage
+from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install
 
 MAX_IMAGES = 2**24

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from introvae_jax.data import folder, forms, images
-from introvae_jax.data.forms.base import Form, digest
+from introvae_jax.data import folder, images, readers
+from introvae_jax.data.readers.base import Form, digest
 from introvae_jax.errors import UserError
 
 
@@ -38,7 +38,7 @@ def open_plain(place: str, target: images.Target | None = None) -> tuple[Plain, 
     """
     if not place:
         raise UserError("an empty name where a folder or an archive of images is needed")
-    form = forms.open_form(place, size=target.size if target else 1024)
+    form = readers.open_form(place, size=target.size if target else 1024)
 
     def shape_of(encoded: bytes | np.ndarray) -> tuple[tuple[int, ...], Sequence[str]]:
         array = images.decode(encoded, target).array if target else images.decode_whole(encoded)

@@ -7,9 +7,9 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from introvae_jax.data.forms.base import Form
-from introvae_jax.data.packing import advice
-from introvae_jax.data.packing.plan import Plan, Shard
+from introvae_jax.data.preparation import train_command
+from introvae_jax.data.preparation.spec import Plan, Shard
+from introvae_jax.data.readers.base import Form
 from introvae_jax.errors import printable
 
 KINDS = ("left out", "changed", "duplicate")
@@ -101,8 +101,8 @@ def describe(directory: pathlib.Path) -> str:
     ]
     if found := summary(_read(directory / "report.txt")):
         lines.append(f"{found}; all are named in {directory / 'report.txt'}")
-    command = advice.command(directory, plan["name"], size, channels)
-    lines.append(advice.untrainable(size) or f"train on it: {command}")
+    command = train_command.command(directory, plan["name"], size, channels)
+    lines.append(train_command.untrainable(size) or f"train on it: {command}")
     return "\n".join(map(printable, lines))
 
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from introvae_jax.data import images
-from introvae_jax.data.forms.base import digest, natural
+from introvae_jax.data.readers.base import digest, natural
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from introvae_jax.data.forms.base import digest, natural
 from introvae_jax.data.images import BadImage
+from introvae_jax.data.readers.base import digest, natural
 from introvae_jax.errors import UserError
 
 
