@@ -126,11 +126,11 @@ def measure(case: tuple[int, int, str, int], workers: int, root: pathlib.Path) -
         for i, photograph in enumerate(photographs(written, count)):
             options = {"quality": 95} if encoding == "jpeg" else {}
             photograph.save(folder / f"{i:05d}.{encoding}", encoding.upper(), **options)
-    form = readers.open_form(folder, size=wanted)
-    wish = spec.Plan(
-        str(folder), form.fingerprint, f"photos_{encoding}_{written}", images.Target(wanted, 3), encoding, 95, "10%"
+    reader = readers.open_reader(folder, size=wanted)
+    wish = spec.DatasetSpec(
+        str(folder), reader.fingerprint, f"photos_{encoding}_{written}", images.Target(wanted, 3), encoding, 95, "10%"
     )
-    directory = write.pack(form, wish, root / "packed", workers=os.cpu_count(), strict=False)
+    directory = write.write_dataset(reader, wish, root / "packed", workers=os.cpu_count(), strict=False)
     theirs, ours = torch_batches(folder, wanted, workers), our_batches(directory, wanted, workers)
     for batches in (theirs, ours):
         for _ in range(8):  # workers start, programs compile

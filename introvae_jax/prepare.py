@@ -1,4 +1,4 @@
-"""Prepares images for training: any form of a data set -> TFDS ArrayRecord files. Usage:
+"""Prepares images for training: images in any format -> TFDS ArrayRecord files. Usage:
 
     python -m introvae_jax.prepare --source=DIR --name=faces --resolution=256
     python -m introvae_jax.prepare --source=data1024x1024.tar --name=celeb_a_hq --resolution=256
@@ -50,17 +50,17 @@ def main(_) -> None:
 
     try:
         with progress.phase(f"listing {_SOURCE.value}"):
-            form = readers.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
-        if not form.names:
+            reader = readers.open_reader(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+        if not reader.names:
             raise errors.UserError(f"{_SOURCE.value}: no files there")
         target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
-        wanted = spec.Plan(
-            source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
+        wanted = spec.DatasetSpec(
+            source=_SOURCE.value, fingerprint=reader.fingerprint, name=_NAME.value, target=target,
             encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
         )  # fmt: skip
         workers = _WORKERS.value or os.cpu_count() or 1
-        directory = write.pack(
-            form, wanted, arrayrecord.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value
+        directory = write.write_dataset(
+            reader, wanted, arrayrecord.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value
         )
     except OSError as error:
         raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error

@@ -202,8 +202,8 @@ def _two_seeds(words: Sequence[str]) -> list[int]:
 def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     target = source.target_of(trained.config["data"])
-    form = readers.open_places(places, size=target.size)
-    decoded = folder.decode_all(form, target)
+    reader = readers.open_places(places, size=target.size)
+    decoded = folder.decode_all(reader, target)
     if not decoded:
         raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
-    return [form.names[i] for i in decoded], np.stack(list(decoded.values()))
+    return [reader.names[i] for i in decoded], np.stack(list(decoded.values()))

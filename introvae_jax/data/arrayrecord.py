@@ -1,4 +1,4 @@
-"""Prepared data sets: TFDS's ArrayRecord files, read at random places without TensorFlow."""
+"""Reads prepared data sets: TFDS's ArrayRecord files, with random access and without TensorFlow."""
 
 import hashlib
 import os
@@ -15,14 +15,14 @@ DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
 PREPARE = "python -m introvae_jax.prepare --help tells how to make one"
 
 
-class Packed:
-    """Rows `start` to `stop` of one split of a TFDS data source; decoded once each if there is a `cache`."""
+class ArrayRecordImages:
+    """Images `start` to `stop` of one split of a TFDS data source. cached: decodes each image once."""
 
     def __init__(self, records: Any, start: int, stop: int, target: images.Target, *, cached: bool, name: str):
         self._records, self._start, self._length = records, start, stop - start
         self._target, self._name = target, name
         shape = (self._length, target.size, target.size, target.channels)
-        self._cache = np.empty(shape, np.uint8) if cached else None  # pages are taken when they are filled
+        self._cache = np.empty(shape, np.uint8) if cached else None  # the system gives memory when it is filled
         self._filled = np.zeros(self._length, bool)
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Packed:
         missing = np.unique(rows[~self._filled[rows]])
         if missing.size:
             self._cache[missing] = self._decode(missing)
-            self._filled[missing] = True  # after the images: another thread may look at any moment
+            self._filled[missing] = True  # after the images: another thread may read at any moment
         return self._cache[rows]
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
@@ -47,18 +47,19 @@ class Packed:
             except Exception as error:  # ArrayRecord, protocol buffers and Pillow each have types of their own
                 reason = one_line(error)[:200]
                 raise UserError(
-                    f"{self._name}: image {row + self._start} cannot be read ({reason}); prepare the set anew"
+                    f"{self._name}: image {row + self._start} cannot be read ({reason}); prepare the data set again"
                 ) from error
         return out
 
 
 def open_splits(
     path: str, name: str, target: images.Target, *, test_fraction: float, cache_gib: float
-) -> tuple[Packed, Packed, str]:
-    """Training split, test split and identity of the data set `name` ("celeb_a_hq/256") below `path`.
+) -> tuple[ArrayRecordImages, ArrayRecordImages, str]:
+    """Opens the data set `name` ("celeb_a_hq/256") below `path`.
 
-    Held out is the set's split "test", or "validation", or without either the last `test_fraction` of "train".
-    Raises UserError if there is no such set, or none that can be read.
+    The test split is the data set's split "test", or "validation", or without either the last `test_fraction` of
+    "train". Returns training images, test images and the identity of the data set. Raises UserError if there is no
+    such data set or it cannot be read.
     """
     import tensorflow_datasets as tfds
 
@@ -70,9 +71,9 @@ def open_splits(
         sources = builder.as_data_source(deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     except UserError:
         raise
-    except Exception as error:  # TFDS has many ways to stumble over a damaged or foreign folder
+    except Exception as error:  # TFDS raises many types for a damaged or foreign folder
         reason = one_line(error)[:200]
-        raise UserError(f"{directory}: not a data set in ArrayRecord form ({reason}); {PREPARE}") from error
+        raise UserError(f"{directory}: not a data set in ArrayRecord format ({reason}); {PREPARE}") from error
     if "image" not in builder.info.features or "train" not in sources or len(sources["train"]) < 2:
         raise UserError(f"{directory}: no split `train` of two or more examples with an `image`; {PREPARE}")
 
@@ -90,21 +91,21 @@ def open_splits(
     options = {"cached": bytes_needed <= cache_gib * 2**30, "name": str(directory)}
     test_start = count if held_out is train else 0
     return (
-        Packed(train, 0, count, target, **options),
-        Packed(held_out, test_start, len(held_out), target, **options),
+        ArrayRecordImages(train, 0, count, target, **options),
+        ArrayRecordImages(held_out, test_start, len(held_out), target, **options),
         _identity(directory),
     )
 
 
 def _encoded(record: bytes) -> bytes:
-    """The image of a tf.train.Example. TFDS's own parser makes numpy arrays of all features, which takes longer."""
+    """The encoded image of a tf.train.Example. TFDS's own parser is slower: it makes numpy arrays of all features."""
     from tensorflow_datasets.proto import tf_example_pb2  # here, as importing it takes a while
 
     return tf_example_pb2.Example.FromString(record).features.feature["image"].bytes_list.value[0]
 
 
 def data_dir(path: str) -> pathlib.Path:
-    """Where data sets lie: `path`, or where TFDS keeps them."""
+    """The folder of data sets: `path`, or that of TFDS."""
     return disk.expand(path or os.environ.get("TFDS_DATA_DIR", DEFAULT_DIR))
 
 
@@ -130,6 +131,6 @@ def _version_key(directory: pathlib.Path) -> list[int]:
 
 
 def _identity(directory: pathlib.Path) -> str:
-    """A digest of what the set says of itself: counts, sizes, and the hash of its content if `prepare` made it."""
+    """A digest of the metadata: counts, sizes, and the hash of the content if `prepare` wrote it."""
     files = (directory / name for name in ("dataset_info.json", "manifest.json"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:16]

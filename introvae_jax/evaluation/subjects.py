@@ -57,9 +57,9 @@ def of_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, An
 def of_place(place: str, kind: str, target: images.Target | None, seed: int) -> Images:
     """The images of a folder or an archive. target: what they are brought to, None to take them as they are.
 
-    Raises UserError as `image_set.open_plain` does.
+    Raises UserError as `image_set.open_image_set` does.
     """
-    found, identity = image_set.open_plain(place, target)
+    found, identity = image_set.open_image_set(place, target)
     depends = {"identity": identity, **(dataclasses.asdict(target) if target else {})}
     stamp = {"place": str(disk.expand(place).absolute()), **depends}
     return of_source(found, found.shape, kind, {"data": place, **depends}, seed, stamp)

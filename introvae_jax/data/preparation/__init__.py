@@ -1,1 +1,1 @@
-"""Any form of images -> a TFDS data set in ArrayRecord files: what goes where, conversion, writing, report."""
+"""Images in any format -> a TFDS data set in ArrayRecord files: specification, encoding, writing, report."""

@@ -1,4 +1,4 @@
-"""What was found in a source of images: named in full in report.txt, counted in manifest.json."""
+"""The report on a source of images: report.txt lists every finding, manifest.json counts them."""
 
 import collections
 from collections.abc import Iterable, Sequence
@@ -8,8 +8,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from introvae_jax.data.preparation import train_command
-from introvae_jax.data.preparation.spec import Plan, Shard
-from introvae_jax.data.readers.base import Form
+from introvae_jax.data.preparation.spec import DatasetSpec, Shard
+from introvae_jax.data.readers.base import Reader
 from introvae_jax.errors import printable
 
 KINDS = ("left out", "changed", "duplicate")
@@ -29,9 +29,9 @@ class Finding(NamedTuple):
 Findings = Sequence[Finding]
 
 
-def findings(form: Form, records: Records) -> list[Finding]:
-    """Everything that is not simply an image of at least the wanted size."""
-    found = [Finding("left out", name, reason) for name, reason in form.passed_over]
+def findings(reader: Reader, records: Records) -> list[Finding]:
+    """All findings: what is left out, changed on the way, or there twice."""
+    found = [Finding("left out", name, reason) for name, reason in reader.skipped]
     first: dict[str, str] = {}
     for row in _rows(records):
         if "reason" in row:
@@ -62,7 +62,7 @@ def summary(found: Findings) -> str:
 
 
 def counts(records: Records) -> dict[str, tuple[list[int], int]]:
-    """For each split the number of images in its shards and their bytes."""
+    """For each split, the number of images in each shard, and the bytes of all."""
     out: dict[str, tuple[list[int], int]] = {}
     for shard, record in records:
         lengths, size = out.get(shard.split, ([], 0))
@@ -70,15 +70,18 @@ def counts(records: Records) -> dict[str, tuple[list[int], int]]:
     return out
 
 
-def manifest(plan: Plan, records: Records, found: Findings) -> dict[str, Any]:
-    """What the data set is and where it comes from. `content` is the same for the same images in any form."""
+def manifest(spec: DatasetSpec, records: Records, found: Findings) -> dict[str, Any]:
+    """The metadata of the data set: specification, splits, counts.
+
+    "content" is a hash of the pixels, the same for the same images in any format.
+    """
     digests = {
         split: [row["digest"] for row in _rows((s, r) for s, r in records if s.split == split) if "digest" in row]
         for split in ("train", "test")
     }
     sizes = collections.Counter(row["size"] for row in _rows(records) if "digest" in row)
     return {
-        "plan": plan.record(),
+        "plan": spec.record(),
         "splits": {
             split: {"images": sum(lengths), "shards": len(lengths), "bytes": size, "content": _hash(digests[split])}
             for split, (lengths, size) in counts(records).items()
@@ -90,7 +93,7 @@ def manifest(plan: Plan, records: Records, found: Findings) -> dict[str, Any]:
 
 
 def describe(directory: pathlib.Path) -> str:
-    """A finished data set in a few lines."""
+    """Describes a finished data set in a few lines, with the command that trains on it."""
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     plan, splits = manifest["plan"], manifest["splits"]
     size, channels = plan["target"]["size"], plan["target"]["channels"]
@@ -107,7 +110,7 @@ def describe(directory: pathlib.Path) -> str:
 
 
 def _read(path: pathlib.Path) -> list[Finding]:
-    """The findings that `write` wrote."""
+    """Reads what `write` wrote."""
     return [Finding(*line.split("\t", 2)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 

@@ -24,13 +24,13 @@ BACKGROUNDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Avatars:
-    """Faces by style and seed; a `base.Form`."""
+    """Faces by style and seed; a `base.Reader`."""
 
     size: int
     names: Sequence[str]
     fingerprint: str
     splits: None = None
-    passed_over: tuple = ()
+    skipped: tuple = ()
 
     def read(self, index: int) -> np.ndarray:
         import dicebear
@@ -44,7 +44,7 @@ class Avatars:
 
 
 def open_avatars(style: str, size: int, number: int) -> Avatars:
-    """`number` faces of one style. Raises UserError for an unknown one."""
+    """`number` faces of one style, "" for the default one. Raises UserError for an unknown style."""
     style = style or DEFAULT_STYLE
     if style not in STYLES:
         raise UserError(f"avatars:{style}: no such style; choose from {', '.join(STYLES)}")

@@ -1,4 +1,4 @@
-"""What every form of images offers."""
+"""The interfaces of readers and formats, and what readers share."""
 
 from collections.abc import Iterable, Sequence
 import hashlib
@@ -10,31 +10,43 @@ from typing import Protocol
 import numpy as np
 
 
-class Form(Protocol):
-    """Images by index. Picklable, so that worker processes get a copy; files are opened where they are read.
+class Reader(Protocol):
+    """Images by index. A reader is picklable, and opens its file again in each process that reads.
 
-    names: of the entries, none twice. splits: "train" or "test" for each entry, if the set has a split of its
-    own. passed_over: (name, reason) of what is there and cannot be an image. fingerprint: a digest of names
-    and sizes, by which a changed source is noticed without reading it.
+    names: of the images, all different. splits: "train" or "test" for each image, None if the format has no splits.
+    skipped: (name, reason) of entries that cannot be images. fingerprint: a digest of names and sizes, which tells
+    that the source has changed without reading it.
     """
 
     names: Sequence[str]
     splits: Sequence[str] | None
-    passed_over: Sequence[tuple[str, str]]
+    skipped: Sequence[tuple[str, str]]
     fingerprint: str
 
     def read(self, index: int) -> bytes | np.ndarray:
-        """The encoded image, or uint8 [H, W, C]. Raises BadImage if it cannot be read."""
+        """The encoded image, or uint8 [H, W, C] with C 1 or 3. Raises `images.BadImage` if it cannot be read."""
+
+
+class Format(Protocol):
+    """A module of this package that reads one format. NAME: what errors call it."""
+
+    NAME: str
+
+    def recognizes(self, path: pathlib.Path, head: bytes) -> bool:
+        """True if `path` has this format. head: the first 512 bytes of a file, b"" for a folder."""
+
+    def open_reader(self, path: pathlib.Path, size: int) -> Reader:
+        """Opens it. size: the wanted resolution, for formats that hold several. Raises UserError if it is damaged."""
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A sorting key by which "9.png" comes before "10.png", and no two names are equal."""
+    """A sorting key that puts "9.png" before "10.png" and is different for different names."""
     parts = (part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name))
     return [(len(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)], name
 
 
 def unsafe(name: str) -> str:
-    """Why the name of an archive's member is refused, "" if it is not."""
+    """Why a member of an archive is skipped because of its name, "" if it is not."""
     parts = pathlib.PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
         return "its name leads out of the archive"
@@ -42,7 +54,7 @@ def unsafe(name: str) -> str:
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """The names, repeated ones numbered."""
+    """The names, repeated ones with a number appended."""
     counts: dict[str, int] = {}
     out: list[str] = []
     taken = set()

@@ -1,4 +1,4 @@
-"""A folder of image files, nested or not."""
+"""Folders of image files, nested or not. Files are recognized by their content, not by their names."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -8,14 +8,16 @@ import pathlib
 from introvae_jax.data import images
 from introvae_jax.data.readers.base import digest, natural
 
+NAME = "folder"
+
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Files by their path below `root`; a `base.Form`."""
+    """Files by their path below `root`; a `base.Reader`."""
 
     root: pathlib.Path
     names: Sequence[str]
-    passed_over: Sequence[tuple[str, str]]
+    skipped: Sequence[tuple[str, str]]
     fingerprint: str
     splits: None = None
 
@@ -23,8 +25,13 @@ class Files:
         return images.read(self.root / self.names[index])
 
 
-def open_folder(root: pathlib.Path) -> Files:
-    """All files below `root`. Links are followed, each folder is entered once, hidden names are passed over."""
+def recognizes(path: pathlib.Path, head: bytes) -> bool:
+    """True for every folder; formats that are kinds of folders come first."""
+    return path.is_dir()
+
+
+def open_reader(root: pathlib.Path, _: int = 0) -> Files:
+    """All files below `root`. Links are followed, each folder is entered once, hidden names are skipped."""
     found: dict[str, str] = dict(_walk(root))
     names = sorted((name for name, reason in found.items() if not reason), key=natural)
     sizes = (f"{name} {_size(root / name)}" for name in names)
@@ -32,7 +39,7 @@ def open_folder(root: pathlib.Path) -> Files:
 
 
 def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """(name, "") of what may be an image, (name, reason) of what is passed over."""
+    """(name, "") of what may be an image, (name, reason) of what is skipped."""
     failed: list[OSError] = []
     entered = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=failed.append):
@@ -51,5 +58,5 @@ def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
 def _size(path: pathlib.Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # reading it will say why
+    except OSError:  # reading the file reports the reason
         return -1

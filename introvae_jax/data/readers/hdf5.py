@@ -14,14 +14,17 @@ from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install
 
 MAX_IMAGES = 2**24
-MAX_RATIO = 1032  # of deflate: what declares more values than this for each byte of the file is not there
+MAX_RATIO = 1032  # of deflate: a file cannot hold more values than this for each of its bytes
 # HDF5 loads the library of any other filter from where HDF5_PLUGIN_PATH points.
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 
 
+NAME = "HDF5"
+
+
 @dataclasses.dataclass(frozen=True)
 class Hdf5:
-    """The images of one data set in a file; a `base.Form`."""
+    """The images of one data set in a file; a `base.Reader`."""
 
     path: pathlib.Path
     key: str
@@ -29,7 +32,7 @@ class Hdf5:
     names: Sequence[str]
     fingerprint: str
     splits: None = None
-    passed_over: tuple = ()
+    skipped: tuple = ()
 
     def read(self, index: int) -> np.ndarray:
         try:
@@ -39,8 +42,16 @@ class Hdf5:
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
 
-def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
-    """The images of `size`, or the next larger, or the largest there are."""
+def recognizes(path: pathlib.Path, head: bytes) -> bool:
+    """True for an HDF5 file."""
+    return head.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def open_reader(path: pathlib.Path, size: int) -> Hdf5:
+    """The images of `size`, or the next larger, or the largest there are.
+
+    Raises UserError if the file is damaged, holds no images, or would make HDF5 read another file.
+    """
     try:
         file = _file(path)
         arrays = {key: item for key in file if getattr(item := _own(path, file, key), "dtype", None) == np.uint8}
@@ -56,7 +67,7 @@ def open_hdf5(path: pathlib.Path, size: int) -> Hdf5:
     key = min(images, key=lambda key: (side[key] < size, abs(side[key] - size)))
     shape = images[key]
     _require_bounded(path, key, arrays[key])
-    names = [f"{i:06d}" for i in range(shape[0])]  # without the size: the same images are held out at every size
+    names = [f"{i:06d}" for i in range(shape[0])]  # without the size: every size has the same split
     return Hdf5(path, key, shape[1] in (1, 3), names, digest([key, str(shape), str(path.stat().st_size)]))
 
 
@@ -69,7 +80,7 @@ def _own(path: pathlib.Path, file: Any, key: str) -> Any:
         raise UserError(refused.format("a link"))  # a soft link can lead through an external one
     item = file[key]
     if isinstance(item, h5py.Dataset):
-        layout = item.id.get_create_plist()  # looked at first: the shape of a virtual data set opens its sources
+        layout = item.id.get_create_plist()  # before its shape, which opens the sources of a virtual data set
         if layout.get_layout() == h5py.h5d.VIRTUAL:
             raise UserError(refused.format("a virtual data set"))
         if layout.get_external_count():

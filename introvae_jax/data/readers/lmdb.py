@@ -1,4 +1,4 @@
-"""LMDB folders, the form in which LSUN is given out: an encoded image for each key."""
+"""LMDB folders, the format of LSUN: an encoded image for each key."""
 
 from collections.abc import Sequence
 from concurrent import futures
@@ -12,15 +12,17 @@ from introvae_jax.data.images import BadImage
 from introvae_jax.data.readers.base import digest
 from introvae_jax.errors import UserError, install
 
+NAME = "LMDB"
+
 
 @dataclasses.dataclass(frozen=True)
 class Lmdb:
-    """Values by key; a `base.Form`."""
+    """Values by key; a `base.Reader`."""
 
     path: pathlib.Path
     names: Sequence[str]
     fingerprint: str
-    passed_over: Sequence[tuple[str, str]]
+    skipped: Sequence[tuple[str, str]]
     splits: None = None
 
     def read(self, index: int) -> bytes:
@@ -34,8 +36,13 @@ class Lmdb:
         return data
 
 
-def open_lmdb(path: pathlib.Path) -> Lmdb:
-    """All entries of the database in the folder `path`."""
+def recognizes(path: pathlib.Path, head: bytes) -> bool:
+    """True for a folder with a database."""
+    return (path / "data.mdb").is_file()
+
+
+def open_reader(path: pathlib.Path, _: int) -> Lmdb:
+    """All entries of the database in the folder `path`. Raises UserError if it is damaged."""
     size = (path / "data.mdb").stat().st_size
     try:
         environment = _environment(path)

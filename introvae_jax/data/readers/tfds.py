@@ -17,14 +17,14 @@ from introvae_jax.errors import UserError, install, one_line
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSet:
-    """The images of all splits; a `base.Form`."""
+    """The images of all splits; a `base.Reader`."""
 
     name: str
     names: Sequence[str]
     splits: Sequence[str]
     places: Sequence[tuple[str, int]]  # split of the set and index in it
     fingerprint: str
-    passed_over: tuple = ()
+    skipped: tuple = ()
 
     def read(self, index: int) -> bytes | np.ndarray:
         split, place = self.places[index]
@@ -32,7 +32,10 @@ class TfdsSet:
 
 
 def open_tfds(name: str) -> TfdsSet:
-    """All images of the TFDS data set `name`: what it holds out is the test split, the rest is for training."""
+    """All images of the TFDS data set `name`; its test or validation split is the test split.
+
+    Raises UserError if there is no such data set, or it cannot be prepared or read.
+    """
     sets = _opened(name)
     held_out = "test" if "test" in sets else "validation"
     places = [(split, i) for split in sets for i in range(len(sets[split]))]
@@ -46,11 +49,11 @@ def _opened(name: str) -> dict[str, Any]:
     """The data source of each split, images still encoded."""
     import tensorflow_datasets as tfds
 
-    for file in (data_dir("") / re.split("[/:]", name)[0]).rglob("features.json"):  # TFDS chooses among them
+    for file in (data_dir("") / re.split("[/:]", name)[0]).rglob("features.json"):  # of all versions: TFDS chooses one
         tfds_files.require_safe(file.parent)
     try:
         builder = tfds.builder(name, data_dir=data_dir(""))
-    except Exception as error:  # TFDS has a type for each: not found, no such config, no such version
+    except Exception as error:  # TFDS raises many types: not found, no such config, no such version
         raise UserError(f"tfds:{name}: {one_line(error)[:200]}") from error
     if "image" not in (builder.info.features or {}):
         raise UserError(f"tfds:{name}: its examples have no `image`")
@@ -61,7 +64,7 @@ def _opened(name: str) -> dict[str, Any]:
         return builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:
         raise UserError(
-            f"tfds:{name}: prepared in {builder.data_path} in a form without random access. Prepare it anew with "
+            f"tfds:{name}: prepared in {builder.data_path} in a format without random access. Prepare it again with "
             "tfds build --file_format=array_record"
         ) from error
 
