@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import os
 import pathlib
 import tarfile
 
@@ -29,7 +28,8 @@ class Tar:
         if length > MAX_BYTES:
             raise BadImage(f"more than {MAX_BYTES >> 20} MiB")
         with self.path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), length, offset)
+            file.seek(offset)
+            data = file.read(length)
         if len(data) < length:
             raise BadImage("cut short: the archive ends early")
         return data
