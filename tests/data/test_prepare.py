@@ -195,7 +195,7 @@ def test_a_machine_that_fails_loses_no_image(tmp_path, monkeypatch):
 def test_a_folder_called_avatars_is_not_taken_for_the_drawn_ones(tmp_path, monkeypatch):
     miniatures.folder(tmp_path / "avatars", IMAGES)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"avatars: a folder here is named so too; write \./avatars for it"):
+    with pytest.raises(UserError, match=r"avatars: a folder here has the same name; write \./avatars for it"):
         prepare("avatars", tmp_path)
     config = default.get_config().data
     config.path = "avatars"
@@ -225,7 +225,7 @@ def test_strict_refuses_what_is_not_as_it_should_be_and_loses_nothing(tmp_path):
     ) as error:
         prepare(folder, tmp_path / "out", strict=True)
     assert not (tmp_path / "out/faces/64/1.0.0").exists()
-    report = pathlib.Path(str(error.value).split("named in ")[1].split(". Mend")[0])
+    report = pathlib.Path(str(error.value).split("named in ")[1].split(". Correct")[0])
     assert len(report.read_text().splitlines()) == 4
     directory = prepare(folder, tmp_path / "out")
     assert (directory / "report.txt").read_text().splitlines() == [
