@@ -1,4 +1,4 @@
-"""WORKDIR/damaged: what was proven to be damaged, moved out of the way and never deleted."""
+"""Damaged checkpoints: the error, and WORKDIR/damaged, where they are moved. They are never deleted."""
 
 import itertools
 import re
@@ -7,6 +7,10 @@ from etils import epath
 
 from introvae_jax.checkpoints import files
 from introvae_jax.errors import UserError
+
+
+class Damaged(UserError):
+    """A checkpoint is proven to be not what was written, or cannot be used."""
 
 
 class Aside:
@@ -27,7 +31,7 @@ class Aside:
         return next(p for i in itertools.count() if not (p := self.folder / f"{name}_{i}").exists())
 
     def move(self, path: epath.Path, place: epath.Path) -> None:
-        """Moves `path` to a free place. Raises UserError if it is gone or cannot be moved."""
+        """Moves `path` to `place`, which must be free. Raises UserError if it no longer exists or cannot be moved."""
         try:
             self.folder.mkdir(exist_ok=True)
             path.rename(place)
