@@ -1,13 +1,12 @@
 """Reads prepared data sets: TFDS's ArrayRecord files, with random access and without TensorFlow."""
 
-import hashlib
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from introvae_jax import disk
+from introvae_jax import disk, hashes
 from introvae_jax.data import fast_decode, images, tfds_files
 from introvae_jax.errors import UserError, one_line, warn
 
@@ -133,4 +132,4 @@ def _version_key(directory: pathlib.Path) -> list[int]:
 def _identity(directory: pathlib.Path) -> str:
     """A digest of the metadata: counts, sizes, and the hash of the content if `prepare` wrote it."""
     files = (directory / name for name in ("dataset_info.json", "manifest.json"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:16]
+    return hashes.sha256(b"".join(file.read_bytes() for file in files if file.exists()))[:16]

@@ -8,10 +8,12 @@ from PIL import Image
 import simplejpeg
 
 from introvae_jax.data import images
-from introvae_jax.data.images import PNG_CHUNKS_THAT_CHANGE, Target, crop_box
+from introvae_jax.data.images import Target, crop_box
 
 # By channels wanted, the colour spaces that libjpeg decodes to the same values as Pillow.
 _DIRECT_JPEG = {3: ("YCbCr", "Gray"), 1: ("Gray",)}
+# Transparency, animation, and what may hold an orientation.
+_PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 
 
 def decode_into(out: np.ndarray, image: bytes, target: Target) -> None:
@@ -51,4 +53,4 @@ def _is_plain_png(image: bytes, shape: tuple[int, int, int]) -> bool:
         length, kind = struct.unpack_from(">I4s", image, place)
         kinds.add(kind)
         place += 12 + length
-    return kinds.isdisjoint(PNG_CHUNKS_THAT_CHANGE)
+    return kinds.isdisjoint(_PNG_CHUNKS_THAT_CHANGE)

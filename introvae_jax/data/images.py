@@ -38,9 +38,6 @@ MAX_SCANS = 500  # of a JPEG, each of which costs as much as a whole image; enco
 
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
 
-# Transparency, animation, and what may hold an orientation.
-PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # about damaged files, which BadImage reports
 warnings.filterwarnings("ignore", module="PIL")  # about bombs, where MAX_PIXELS is stricter, and about EXIF data
 

@@ -5,11 +5,11 @@ Images are uint8 [N, S, S, C] with values from 0 to 255; points of a 2-D density
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import hashlib
 from typing import Any, Protocol
 
 import numpy as np
 
+from introvae_jax import hashes
 from introvae_jax.data import arrayrecord, densities, digits, folder, images
 
 
@@ -42,7 +42,7 @@ def target_of(data: Mapping[str, Any]) -> images.Target:
 def _digits(_: Mapping[str, Any]) -> Splits:
     arrays, _ = digits.load()
     test = digits.is_test()
-    return Splits(arrays[~test], arrays[test], hashlib.sha256(arrays.tobytes()).hexdigest()[:16])
+    return Splits(arrays[~test], arrays[test], hashes.sha256(arrays.tobytes())[:16])
 
 
 def _folder(data: Mapping[str, Any]) -> Splits:

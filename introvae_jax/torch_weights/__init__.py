@@ -1,1 +1,1 @@
-"""Weights that others have released: their files, read as data, and what they are called here."""
+"""Weights of PyTorch: reads .pth files safely, and maps released checkpoints to our networks."""

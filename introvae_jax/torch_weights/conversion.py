@@ -1,8 +1,7 @@
-"""A released file -> a work directory whose checkpoint of step 0 has its weights."""
+"""Converts a released weights file to a work directory with a checkpoint of step 0."""
 
 from collections.abc import Iterator
 import contextlib
-import hashlib
 import os
 import pathlib
 import shlex
@@ -12,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from introvae_jax import bucket, disk, errors, model, progress
+from introvae_jax import bucket, disk, errors, hashes, model, progress
 from introvae_jax import config as config_lib
 from introvae_jax.checkpoints.checkpoint import Checkpoints
 from introvae_jax.data import source
@@ -30,10 +29,10 @@ def convert(
     family: str = "introvae",
     config: ConfigDict | None = None,
 ) -> tuple[ConfigDict, str]:
-    """Writes a work directory with the weights; gives the config of its checkpoint, and what was found in a line.
+    """Writes a work directory with the weights; returns the config of its checkpoint, and one line about the networks.
 
-    family: "introvae" or "soft_introvae". config: the default one with the sizes found, without one.
-    Raises UserError if the file is not what it should be, does not fit `config`, or the directory is in use.
+    family: "introvae" or "soft_introvae". config: None takes the default one with the sizes found in the file.
+    Raises UserError if the file is not a weights file, does not fit `config`, or the directory is in use.
     """
     weights, workdir = disk.expand(weights), disk.place(workdir)
     if bucket.is_bucket(workdir):
@@ -45,10 +44,12 @@ def convert(
     needed = _needed(found, family)
     if config is None:
         config = default_config()
-        # Weights that were trained to the end would lose by a warm-up.
+        # A warm-up would harm weights that are trained to the end.
         config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
     if config.objective.name == "age" or config.data.source == "density":
-        raise errors.UserError(f"{weights}: image networks of IntroVAE or Soft-IntroVAE; --config is of another kind")
+        raise errors.UserError(
+            f"{weights}: holds image networks of IntroVAE or Soft-IntroVAE; --config describes others"
+        )
     config_lib.validate(config)
     _require_agreement(config, needed, weights)
     with progress.phase("converting the weights"):
@@ -56,28 +57,34 @@ def convert(
     try:
         with _only_one(workdir):
             _refuse_used(workdir)
-            write(config, converted, workdir, {"file": weights.name, "sha256": _sha256(weights), "family": family})
+            write(
+                config,
+                converted,
+                workdir,
+                {"file": weights.name, "sha256": hashes.sha256_file(weights), "family": family},
+            )
     except OSError as error:
         raise errors.UserError(f"--workdir={workdir}: {error.strerror or error}") from error
     return config, _describe(found, family, converted)
 
 
 def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, origin: dict[str, str]) -> None:
-    """A checkpoint of step 0 in `workdir`: the weights, also as their own average, and fresh optimizers.
+    """Writes a checkpoint of step 0 to `workdir`: the weights, the same as their average, and fresh optimizers.
 
-    converted: as `mapping.variables` gives it. origin: what the run's record says about the file.
+    converted: as `mapping.variables` returns it. origin: about the file, for the record of the run. Raises UserError or
+    OSError if it cannot be written.
     """
-    no_images = np.zeros((1, *model.example_shape(config)), np.uint8)  # nothing below looks at them
+    no_images = np.zeros((1, *model.example_shape(config)), np.uint8)  # they are not read
     training = run.Run(config, workdir, source.Splits(no_images, no_images, identity=""), parallel.replicas())
 
-    @jax.jit  # which leaves out the drawing of weights that are replaced
+    @jax.jit  # skips the initial weights, which are replaced
     def begin(params: dict[str, Any]) -> state.State:
         players = zip(("encoder", "decoder"), training.optimizers, strict=True)
         return training.fresh_state().replace(**{name: state.Player.create(params[name], opt) for name, opt in players})
 
     with progress.phase("creating the state"):
         begun = begin({name: part["params"] for name, part in converted.items()})
-    # The running averages know no kinds of pass: they saw real, reconstructed and sampled images alike.
+    # PyTorch's running averages are over real, reconstructed and sampled images together.
     stats = {name: part["batch_stats"] for name, part in converted.items()}
     statistics = {"encoder": stats["encoder"], "decoder": stats["decoder"], "decoder_rec": stats["decoder"]}
     with progress.phase("writing the checkpoint"):
@@ -92,7 +99,7 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
 
 @contextlib.contextmanager
 def _only_one(workdir: pathlib.Path) -> Iterator[None]:
-    """As training does: no other process may write there meanwhile. A bucket has no locks."""
+    """Holds the lock that training holds. A bucket has no locks."""
     if bucket.is_bucket(workdir):
         yield
         return
@@ -107,7 +114,7 @@ def _refuse_used(workdir: pathlib.Path) -> None:
 
 
 def _needed(found: mapping.Structure, family: str) -> dict[str, Any]:
-    """What the config must say about networks like these."""
+    """The config values that these networks need."""
     return {
         "data.size": found.image_size, "data.channels": found.image_channels, "model.network": "residual",
         "model.channels": found.channels, "model.z_dim": found.z_dim, "model.prior": "normal",
@@ -116,7 +123,7 @@ def _needed(found: mapping.Structure, family: str) -> dict[str, Any]:
 
 
 def default_config() -> ConfigDict:
-    """That of configs/default.py. Raises UserError where there is none."""
+    """The config of configs/default.py. Raises UserError where there is none."""
     try:
         from configs import default
     except ImportError as error:
@@ -132,7 +139,7 @@ def _require_agreement(config: ConfigDict, needed: dict[str, Any], weights: path
     if wrong:
         told = "; ".join(f"config.{key} = {there[key]!r}, and {value!r} in the file" for key, value in wrong.items())
         raise errors.UserError(
-            f"{weights}: another network than the config has ({told}). Choose the experiment and --family that fit, "
+            f"{weights}: the networks differ from the config ({told}). Choose the experiment and --family that fit, "
             f"or add {shlex.join(flag(key, value) for key, value in wrong.items())}"
         )
 
@@ -148,10 +155,5 @@ def _describe(found: mapping.Structure, family: str, converted: dict[str, Any]) 
 
 
 def flag(key: str, value: Any) -> str:
-    """As it stands on a command line."""
+    """The flag of a config value."""
     return f"--config.{key}={value}"
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""What the released PyTorch networks call their arrays, and where each goes here.
+"""Maps the arrays of the released PyTorch networks to ours.
 
-There (NCHW): encoder.main.0, .main.1, .main.res_in_SIZE.{conv_expand,conv1,bn1,conv2,bn2}, .fc, and likewise
+Their names (NCHW): encoder.main.0, .main.1, .main.res_in_SIZE.{conv_expand,conv1,bn1,conv2,bn2}, .fc, and likewise
 decoder.fc.0, .main.res_in_SIZE..., .main.predict; SIZE is the resolution at the block's input, in both networks.
 """
 
@@ -17,8 +17,8 @@ from introvae_jax.errors import UserError
 from introvae_jax.nets import residual
 from introvae_jax.torch_weights.unpickler import Object
 
-BASE = 4  # height and width at which both networks are dense
-MAX_DEPTH, MAX_NODES = 32, 100_000  # of containers: they may name each other without end
+BASE = 4  # height and width at the dense layer of both networks
+MAX_DEPTH, MAX_NODES = 32, 100_000  # of containers, which may contain each other
 
 _LAYERS = {
     "encoder": {"stem": "main.0", "stem_norm": "main.1", "moments": "fc"},
@@ -30,7 +30,7 @@ _LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "runni
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What the shapes of the arrays say about the networks. channels: from the full resolution down."""
+    """The structure of the networks, from the shapes of their arrays. channels: from the full resolution down."""
 
     image_size: int
     image_channels: int
@@ -49,10 +49,11 @@ class Structure:
 
 
 def named_arrays(content: Any, where: str) -> dict[str, np.ndarray]:
-    """The networks' arrays by name, "encoder.fc.bias", of whatever was saved: a state dict, networks, or both nested.
+    """The arrays of the networks by name, "encoder.fc.bias".
 
-    DataParallel's "module." and the keys around the networks are stripped; optimizers are passed over.
-    Raises UserError, which names the file `where`, if no networks are there or several of them.
+    content: a state dict, whole networks, or either nested in containers. DataParallel's "module." and the keys around
+    the networks are removed; optimizers are ignored. where: the file, for errors. Raises UserError if there is no
+    encoder and decoder, or several.
     """
     groups: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     others = []
@@ -82,7 +83,7 @@ def named_arrays(content: Any, where: str) -> dict[str, np.ndarray]:
 
 
 def _leaves(content: Any, where: str) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Every array with the keys that lead to it."""
+    """Every array with the keys that lead to it. Raises UserError if the nesting is too deep."""
     pending, seen = [((), content)], 0
     while pending:
         path, node = pending.pop()
@@ -100,14 +101,14 @@ def _leaves(content: Any, where: str) -> Iterator[tuple[tuple[str, ...], np.ndar
 
 
 def _text(key: Any) -> str:
-    """A key as a part of a name; what is no name, as the numbers of an optimizer's parameters, becomes "#"."""
+    """A key as a part of a name; "#" for other keys, such as the numbers of an optimizer's parameters."""
     if not isinstance(key, str) or len(key) > 200:
         return "#"
     return "".join(c if c.isprintable() else "?" for c in key)
 
 
 def structure(named: Mapping[str, np.ndarray], where: str) -> Structure:
-    """The networks' structure. Raises UserError, which names the file `where`, if the shapes do not tell one."""
+    """The structure of the networks. where: the file, for errors. Raises UserError if the shapes are inconsistent."""
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in named:
@@ -131,20 +132,20 @@ def structure(named: Mapping[str, np.ndarray], where: str) -> Structure:
 
 
 def _expands_equal(named: Mapping[str, Any], channels: tuple[int, ...], sizes: list[int], where: str) -> bool:
-    """Whether the blocks between two equal channel counts have a 1x1 convolution: all of them or none."""
+    """True if the blocks between two equal channel counts have a 1x1 convolution: all of them or none may."""
     equal = [size for size, a, b in zip(sizes, channels, channels[1:], strict=False) if a == b]
     present = {f"{net}.main.res_in_{size}.conv_expand.weight" in named for size in equal for net in _LAYERS}
-    # The decoder meets the same pair of channel counts at the same size: its input there has been enlarged.
+    # The decoder has the same pair of channel counts at the same size, because its input there is enlarged.
     if len(present) > 1:
         raise UserError(f"{where}: some blocks of equal channel counts have a conv_expand and others have none")
     return present == {True}
 
 
 def variables(named: Mapping[str, np.ndarray], networks: Mapping[str, Any], found: Structure, where: str) -> Any:
-    """{"encoder": {"params": ..., "batch_stats": ...}, "decoder": ...} of float32, in this package's layout.
+    """The variables of the Flax networks: {"encoder": {"params": ..., "batch_stats": ...}, "decoder": ...}, float32.
 
-    Raises UserError, which names the file `where`, if an array is missing, left over, of another shape, or not
-    of finite floating-point numbers.
+    named: as `named_arrays` returns it. where: the file, for errors. Raises UserError if an array is missing, left
+    over, of another shape, or not of finite floating-point numbers.
     """
     inputs = {
         "encoder": jax.ShapeDtypeStruct((1, found.image_size, found.image_size, found.image_channels), jnp.float32),
@@ -182,7 +183,7 @@ def variables(named: Mapping[str, np.ndarray], networks: Mapping[str, Any], foun
 
 
 def _name(network: str, path: tuple[str, ...]) -> str:
-    """What the array at `path` is called there."""
+    """The PyTorch name of the array at `path`."""
     if path[0].startswith("block_"):
         layer = f"main.res_in_{path[0].removeprefix('block_')}.{_IN_BLOCK[path[1]]}"
     else:
@@ -198,7 +199,7 @@ def _released_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _layout(layer: str, leaf: str, array: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, dense [out, in] -> [in, out]; where images are flattened, from channels first to channels last."""
+    """OIHW -> HWIO and dense [out, in] -> [in, out]; flattened images from channels first to channels last."""
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     if layer == "moments" and leaf == "kernel":

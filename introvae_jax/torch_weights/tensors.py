@@ -58,7 +58,7 @@ class TensorReader:
         self.storages: dict[str, Storage] = {}
         self._limit, self._viewed, self._fill = size * MAX_VIEWS, 0, fill
         functions = {
-            "collections.OrderedDict": lambda items=(): unpickler.pairs(items),
+            "collections.OrderedDict": lambda items=(): unpickler.pairs(_items(items)),
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": lambda storage, offset, size, stride, *_: self._tensor(
                 storage, offset, size, stride
@@ -71,7 +71,7 @@ class TensorReader:
             "torch.nn.backends.thnn._get_thnn_function_backend": lambda: unpickler.Object("thnn"),
         }
         for module in ("builtins", "__builtin__"):
-            functions[f"{module}.set"] = lambda items=(): set(map(unpickler.plain, items))
+            functions[f"{module}.set"] = lambda items=(): set(map(unpickler.plain, _items(items)))
         self.rules = unpickler.Rules(functions, is_class, frozenset(DTYPES), self._persistent)
 
     def _persistent(self, pid: Any) -> Any:
@@ -112,6 +112,13 @@ class TensorReader:
             raise ValueError(f"tensors of {MAX_VIEWS} times the file's size in all")
         # numpy checks the bounds again.
         return np.ndarray(sizes, storage.dtype, storage.values, offset * item, [stride * item for stride in strides])
+
+
+def _items(items: Any) -> list[Any] | tuple[Any, ...]:
+    """What a container is made of. Not an array: its elements would take many times its memory."""
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"a container made of {type(items).__name__}")
+    return items
 
 
 def _of_parameter(tensor: Any, *_: Any) -> np.ndarray:

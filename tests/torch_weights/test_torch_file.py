@@ -206,6 +206,11 @@ DAMAGED_TENSORS = {
     "two counts": (b"(" + tensor() + tensor(count=2) + b"t", "two types or sizes"),
     "two types": (b"(" + tensor() + tensor(kind=b"ctorch\nIntStorage\n") + b"t", "two types or sizes"),
     "a missing storage": (b"(" + tensor() + tensor(key="b") + b"t", "damaged"),
+    "a dictionary of a tensor": (
+        call("collections", "OrderedDict", tensor((2, 2), (2, 1))),
+        "a container made of ndarray",
+    ),
+    "a set of a tensor": (call("builtins", "set", tensor()), "made of ndarray"),
     "no storage": (call("torch._utils", "_rebuild_tensor", *map(const, (1, 0, (1,), (1,)))), "without storage"),
     "a parameter without tensor": (call("torch.nn.parameter", "Parameter", const(1), const(True)), "without tensor"),
     "too few arguments": (call("torch._utils", "_rebuild_tensor_v2", const(1)), "damaged"),

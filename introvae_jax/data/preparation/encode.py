@@ -4,7 +4,6 @@ import collections
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 import dataclasses
-import hashlib
 import itertools
 import multiprocessing
 import os
@@ -12,6 +11,7 @@ import signal
 import threading
 from typing import Any
 
+from introvae_jax import hashes
 from introvae_jax.data import images, jpeg
 from introvae_jax.data.preparation.spec import DatasetSpec
 from introvae_jax.data.readers.base import Reader
@@ -55,7 +55,7 @@ def encode_entry(reader: Reader, spec: DatasetSpec, entry: int) -> EncodedImage:
     changes = (*decoded.changes, flaw) if flaw else decoded.changes
     keeps = decoded.fits and not flaw and (spec.encoding == "png" or is_jpeg)
     encoded = data if keeps else images.encode(decoded.array, spec.encoding, spec.quality)
-    pixels = hashlib.sha256(decoded.array.tobytes()).hexdigest()[:32]
+    pixels = hashes.sha256(decoded.array.tobytes())[:32]
     return EncodedImage(encoded, pixels, decoded.width, decoded.height, changes)
 
 

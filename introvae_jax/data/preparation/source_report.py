@@ -2,11 +2,11 @@
 
 import collections
 from collections.abc import Iterable, Sequence
-import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
 
+from introvae_jax import hashes
 from introvae_jax.data.preparation import train_command
 from introvae_jax.data.preparation.spec import DatasetSpec, Shard
 from introvae_jax.data.readers.base import Reader
@@ -119,4 +119,4 @@ def _rows(records: Iterable[tuple[Shard, dict[str, Any]]]) -> Iterable[dict[str,
 
 
 def _hash(digests: Sequence[str]) -> str:
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return hashes.sha256("".join(digests).encode())

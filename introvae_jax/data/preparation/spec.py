@@ -1,7 +1,6 @@
 """The specification of a prepared data set: everything its bytes depend on, and the shard of each image."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -9,6 +8,7 @@ import re
 from typing import Any
 
 import introvae_jax
+from introvae_jax import hashes
 from introvae_jax.data import images
 from introvae_jax.data.readers.base import Reader
 from introvae_jax.errors import UserError, warn
@@ -53,6 +53,7 @@ class DatasetSpec:
 
     @property
     def version(self) -> str:
+        """The version under which TFDS looks for the data set."""
         return KNOWN[self.name].version if self.name in KNOWN else "1.0.0"
 
     @property
@@ -71,7 +72,8 @@ class DatasetSpec:
         return json.loads(json.dumps({key: value for key, value in self.record().items() if key != "source"}))
 
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.comparable_record(), sort_keys=True).encode()).hexdigest()[:12]
+        """The first 12 digits of the SHA-256 of `comparable_record`."""
+        return hashes.sha256(json.dumps(self.comparable_record(), sort_keys=True).encode())[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,5 +127,5 @@ def _held_out(spec: DatasetSpec, reader: Reader) -> set[int]:
         )
     if match[1]:
         return set(candidates[-wanted:])
-    hashes = {i: hashlib.sha256(reader.names[i].encode("utf-8", "surrogateescape")).digest() for i in candidates}
-    return set(sorted(candidates, key=hashes.__getitem__)[:wanted])
+    by_hash = sorted(candidates, key=lambda i: hashes.sha256(reader.names[i].encode("utf-8", "surrogateescape")))
+    return set(by_hash[:wanted])

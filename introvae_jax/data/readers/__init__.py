@@ -36,10 +36,11 @@ def open_reader(source: str | os.PathLike, *, size: int, num_images: int = 0) ->
         raise UserError(f"{path}: no such file or folder")
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"{path}: neither a file nor a folder")
+    head = _head(path)
     for signature, program in _COMPRESSED.items():
-        if _head(path).startswith(signature):
+        if head.startswith(signature):
             raise UserError(f"{path}: a compressed archive has no random access; unpack it with {program}")
-    if (found := _format_of(path)) is None:
+    if (found := _format_of(path, head)) is None:
         *names, last = (each.NAME for each in FORMATS)
         raise UserError(f"{path}: not a {', '.join(names)} or {last} of images")
     return found.open_reader(path, size)
@@ -48,7 +49,7 @@ def open_reader(source: str | os.PathLike, *, size: int, num_images: int = 0) ->
 def open_places(places: str, *, size: int) -> Reader:
     """Opens an archive, or files and folders separated by commas. Raises UserError for a place that does not exist."""
     path = disk.expand(places)
-    if "," not in places and path.is_file() and _format_of(path):
+    if "," not in places and path.is_file() and _format_of(path, _head(path)):
         return open_reader(path, size=size)
     names, skipped = [], []
     for path in map(disk.expand, places.split(",")):
@@ -60,13 +61,13 @@ def open_places(places: str, *, size: int) -> Reader:
     return files.Files(pathlib.Path(), names, skipped, digest(names))
 
 
-def _format_of(path: pathlib.Path) -> Format | None:
-    head = _head(path)
+def _format_of(path: pathlib.Path, head: bytes) -> Format | None:
     return next((each for each in FORMATS if each.recognizes(path, head)), None)
 
 
 def _head(path: pathlib.Path) -> bytes:
-    if not path.is_file():
+    """The first bytes of a file, b"" for a folder."""
+    if path.is_dir():
         return b""
     with path.open("rb") as file:
         return file.read(_HEAD_BYTES)

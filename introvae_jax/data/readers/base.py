@@ -1,13 +1,14 @@
 """The interfaces of readers and formats, and what readers share."""
 
 from collections.abc import Iterable, Sequence
-import hashlib
 import os
 import pathlib
 import re
 from typing import Protocol
 
 import numpy as np
+
+from introvae_jax import hashes
 
 
 class Reader(Protocol):
@@ -69,5 +70,5 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def digest(lines: Iterable[str]) -> str:
-    """A short hash of all lines."""
-    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
+    """The first 16 digits of the SHA-256 of all lines."""
+    return hashes.sha256(os.fsencode("\n".join(lines)))[:16]
