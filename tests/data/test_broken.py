@@ -46,16 +46,15 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="introvae_jax_broken_")
 HEAD = """\
 # Broken and odd input
 
-What `python -m introvae_jax.prepare` does with input that is not simply a whole image. Nothing in this table ends it
-with a traceback or is dropped without a word: an entry is kept as it is, or named in report.txt as changed, left out or
-duplicate, or the whole source is refused by one line. "..." stands for words of a library or of the system. With
-`--strict` all that is not "kept" refuses the source.
+What `python -m introvae_jax.prepare` does with input that is not simply a whole image. No row ends with a traceback,
+and no entry is dropped silently: it is kept as it is, or listed in report.txt as changed, left out or duplicate, or the
+whole source is refused with one line. "..." stands for words of a library or of the system. `--strict` refuses a source
+with any entry that is not "kept".
 
-All commands treat a damaged image alike: training, `sample --images` and `evaluate` skip what cannot be read and name
-it in one warning with the number of images that are used; `prepare` names it in report.txt and the first three on the
-terminal.
+All commands treat unreadable images alike. Training, `sample --images` and `evaluate` skip them; one warning lists them
+and gives the number of images that are used. `prepare` lists all in report.txt and the first three on the terminal.
 
-What the tests found, written by `PYTHONPATH=.:tests python tests/data/test_broken.py > docs/broken_input.md`:
+The tests write this table: `PYTHONPATH=.:tests python tests/data/test_broken.py > docs/broken_input.md`
 
 | input | what it gets | in these words |
 |---|---|---|
