@@ -81,9 +81,15 @@ def load(stream: BinaryIO, rules: Rules, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def plain(key: Any) -> Any:
-    """Returns `key` if it may be a key of a dictionary or set. Hashing a deeply nested tuple would end the process."""
+    """Returns `key` if it may be a key of a dictionary or set.
+
+    Hashing a deeply nested tuple would end the process, and large integers can be chosen to have equal hashes, which
+    makes a dictionary slow without end.
+    """
     if not isinstance(key, str | bytes | int | float | None):
         raise Refused(f"a {type(key).__name__} as the key of a dictionary or set")
+    if isinstance(key, int) and abs(key) >= 2**60:
+        raise Refused("an integer of more than 60 bits as the key of a dictionary or set")
     return key
 
 

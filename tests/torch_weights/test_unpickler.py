@@ -23,6 +23,10 @@ CLASS = b"cnetworks\nA\n"
 OBJECT = CLASS + b")\x81"
 DEEP = 200_000  # nested tuples, digits
 
+# A dictionary of 100,000 keys that hash to 0: minutes to build.
+EQUAL_HASHES = b"".join(b"\x8a\x0b" + (k * (2**61 - 1)).to_bytes(11, "little") + b"N" for k in range(1, 100_000))
+EQUAL_HASHES = b"}(" + EQUAL_HASHES + b"u."
+
 
 def load(opcodes, functions=(), **options):
     rules = unpickler.Rules(
@@ -68,6 +72,7 @@ REFUSED = {
     "a deep tuple in a frozen set": (b"()" + b"\x85" * DEEP + b"\x91.", "a tuple as the key"),
     "a deep tuple among keys": (b"})" + b"\x85" * DEEP + b"q\x00(h\x00Nu.", "a tuple as the key"),
     "a deep tuple as the key of a dict": (b"()" + b"\x85" * DEEP + b"Nd.", "a tuple as the key"),
+    "keys of equal hashes": (EQUAL_HASHES, "an integer of more than 60 bits"),
     "an object as a key": (b"}" + OBJECT + b"Ns.", "a Object as the key"),
     "a long pickle": (text("a" * 2**22) + b".", "more than 4 MiB"),
 }
@@ -203,12 +208,23 @@ def test_calls_get_only_what_the_rules_give_them():
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_content_is_what_the_library_reads(protocol):
-    content = {"a": [1, -2.5, None, True, 2**70, "\u00e9\n'"], 3: (1, (2,), (3, 4, 5, 6)), "s": {1, "b"}, "l": [[]] * 2}
+    content = {
+        -(2**60) + 1: "a",
+        "a": [1, -2.5, None, True, 2**70, "\u00e9\n'"],
+        3: (1, (2,), (3, 4, 5, 6)),
+        "s": {1, "b"},
+        "l": [[]] * 2,
+    }
     sets = {f"{module}.set": set for module in ("builtins", "__builtin__")}  # which are calls before protocol 4
     assert load(pickle.dumps(content, protocol), sets) == content
     stream = io.BytesIO(pickle.dumps(1, protocol) + pickle.dumps([2], protocol) + b"rest")
     rules = unpickler.Rules({}, lambda *_: False, frozenset(), persistent)
     assert (unpickler.load(stream, rules), unpickler.load(stream, rules), stream.read()) == (1, [2], b"rest")
+
+
+def test_keys_of_60_bits():
+    content = {2**60 - 1: 1, 1 - 2**60: 2, True: 3}
+    assert load(pickle.dumps(content, 2)) == content
 
 
 def test_strings_of_python_2():
