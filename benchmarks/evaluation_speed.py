@@ -21,7 +21,7 @@ from PIL import Image
 import tqdm
 
 from configs import avatars
-from introvae_jax import errors, hashes
+from introvae_jax import errors
 from introvae_jax.data import source
 from introvae_jax.features import weights
 from tests.features import random_weights as recipe
@@ -79,7 +79,7 @@ def ours(folder: pathlib.Path, count: int, file: pathlib.Path) -> tuple[list[str
     command = [
         sys.executable, "-m", "introvae_jax.evaluate", f"--real={folder / 'real'}", f"--fake={folder / 'fake'}",
         f"--metrics={metrics}", "--nocache", f"--batch_size={_BATCH_SIZE.value}", f"--inception={file}",
-        f"--inception_sha256={hashes.sha256_file(file)}",
+        f"--inception_sha256={weights.digest(file)}",
     ]  # fmt: skip
     return command, {}
 

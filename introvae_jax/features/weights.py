@@ -1,13 +1,14 @@
 """Weights of the networks that look at images: found on disk or downloaded once, and never used unchecked."""
 
 from collections.abc import Mapping
+import hashlib
 import http.client
 import os
 import pathlib
 from typing import Any
 import urllib.request
 
-from introvae_jax import disk, hashes, progress
+from introvae_jax import disk, progress
 from introvae_jax.errors import UserError
 from introvae_jax.features import inception as network
 from introvae_jax.torch_weights import torch_file
@@ -56,11 +57,17 @@ def inception_path(path: str = "", sha256: str = INCEPTION_SHA256, flag: str = "
     return target
 
 
+def digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises OSError if it cannot be read."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def checked(path: str | os.PathLike, sha256: str) -> pathlib.Path:
     """The path with its ~ resolved. Raises UserError unless its content has this SHA-256."""
     path = disk.expand(path)
     try:
-        found = hashes.sha256_file(path)
+        found = digest(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
     except OSError as error:
@@ -79,7 +86,7 @@ def _download(url: str, target: pathlib.Path, sha256: str, size: int, flag: str)
         lock = target.with_name(f".{target.name}.lock")
         with disk.only_one(lock, f"downloading {target.name}"), disk.whole_file(target) as temporary:
             _fetch(url, temporary)
-            found = hashes.sha256_file(temporary)
+            found = digest(temporary)
             if found != sha256.lower():
                 raise UserError(f"{url}: SHA-256 {found} where {sha256} is needed, nothing was kept; {way_out}")
     except (OSError, http.client.HTTPException) as error:

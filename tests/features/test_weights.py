@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import random_weights
 
-from introvae_jax import disk, hashes
+from introvae_jax import disk
 from introvae_jax.errors import UserError
 from introvae_jax.features import weights
 
@@ -57,7 +57,7 @@ def whole(tmp_path_factory):
     """A file of random weights, and the weights."""
     path, state = tmp_path_factory.mktemp("weights") / "random.pth", random_weights.state()
     random_weights.save(path, state)
-    return types.SimpleNamespace(path=path, sha256=hashes.sha256_file(path), state=state)
+    return types.SimpleNamespace(path=path, sha256=weights.digest(path), state=state)
 
 
 def test_a_file_of_weights_gives_the_networks_variables(whole):
@@ -79,14 +79,14 @@ def test_a_truncated_file_is_refused_by_its_hash_and_if_that_is_trusted_by_its_c
     with pytest.raises(UserError, match=r"cut\.pth: SHA-256"):
         weights.inception(str(cut), whole.sha256)
     with pytest.raises(UserError, match=r"cut\.pth: damaged or cut short"):
-        weights.inception(str(cut), hashes.sha256_file(cut))
+        weights.inception(str(cut), weights.digest(cut))
 
 
 def test_other_weights_are_refused_by_the_entry_that_they_lack(tmp_path):
     path = tmp_path / "other.pth"
     random_weights.save(path, {"fc.weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(UserError, match=r"other\.pth: not the Inception-v3 of FID: Conv2d_1a_3x3.* is missing"):
-        weights.inception(str(path), hashes.sha256_file(path))
+        weights.inception(str(path), weights.digest(path))
 
 
 @pytest.mark.parametrize("name", ["missing.pth", "folder", "~nobody_of_this_name/x.pth"])
