@@ -31,7 +31,7 @@ def at(path: str | os.PathLike) -> epath.Path:
     """The path gs://BUCKET/... Raises UserError if it is not one, or if the libraries for it are missing."""
     text = os.fspath(path)
     if not is_bucket(text) or not text.removeprefix(SCHEME).split("/")[0]:
-        raise UserError(f"{text}: must be a folder or gs://BUCKET/RUN; other storage is not supported")
+        raise UserError(f"{text}: must be a folder, or gs://BUCKET/RUN; other storage is not supported")
     try:
         import fsspec
         import gcsfs  # noqa: F401
