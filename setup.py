@@ -32,6 +32,7 @@ setuptools.setup(
         "array-record>=0.8.6",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
+        "filelock>=4.3",
         "flax>=0.12",
         "grain>=0.2.12",
         "importlib_resources>=6.0",  # tensorflow-datasets wants it and does not say so

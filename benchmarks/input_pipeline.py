@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax import errors, model
-from introvae_jax.data import forms, images, loader, packed
-from introvae_jax.data.packing import pack, plan
+from introvae_jax.data import arrayrecord, images, loader, readers
+from introvae_jax.data.preparation import spec, write
 
 BATCH = 32
 # (pixels of the files, pixels wanted, format, number of files)
@@ -100,7 +100,7 @@ def finish(batch: jax.Array, key: jax.Array) -> jax.Array:
 def our_batches(directory: pathlib.Path, size: int, threads: int) -> Iterator[jax.Array]:
     """Batches without end."""
     name = directory.parent.relative_to(directory.parents[2]).as_posix()
-    train, _, _ = packed.open_splits(
+    train, _, _ = arrayrecord.open_splits(
         str(directory.parents[2]), name, images.Target(size, 3), test_fraction=0.1, cache_gib=0.0
     )
     key = jax.random.key(0)
@@ -126,11 +126,11 @@ def measure(case: tuple[int, int, str, int], workers: int, root: pathlib.Path) -
         for i, photograph in enumerate(photographs(written, count)):
             options = {"quality": 95} if encoding == "jpeg" else {}
             photograph.save(folder / f"{i:05d}.{encoding}", encoding.upper(), **options)
-    form = forms.open_form(folder, size=wanted)
-    wish = plan.Plan(
-        str(folder), form.fingerprint, f"photos_{encoding}_{written}", images.Target(wanted, 3), encoding, 95, "10%"
+    reader = readers.open_reader(folder, size=wanted)
+    wish = spec.DatasetSpec(
+        str(folder), reader.fingerprint, f"photos_{encoding}_{written}", images.Target(wanted, 3), encoding, 95, "10%"
     )
-    directory = pack.pack(form, wish, root / "packed", workers=os.cpu_count(), strict=False)
+    directory = write.write_dataset(reader, wish, root / "packed", workers=os.cpu_count(), strict=False)
     theirs, ours = torch_batches(folder, wanted, workers), our_batches(directory, wanted, workers)
     for batches in (theirs, ours):
         for _ in range(8):  # workers start, programs compile

@@ -60,7 +60,7 @@ def main(_) -> None:
     with tempfile.TemporaryDirectory(prefix="introvae_jax_silence_") as temporary:
         folder = pathlib.Path(_OUT.value or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(ROOT / "tests/released/fixtures.tar.xz") as fixtures:
+        with tarfile.open(ROOT / "tests/torch_weights/fixtures.tar.xz") as fixtures:
             fixtures.extractall(folder, filter="data")
         print("| command | seconds | longest silence | after |\n|---|---|---|---|", flush=True)
         longest = 0.0

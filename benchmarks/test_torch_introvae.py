@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import torch_introvae
 from introvae_jax import objectives, parallel
-from introvae_jax.released import mapping
+from introvae_jax.torch_weights import mapping
 from introvae_jax.training import state as state_lib
 from introvae_jax.training import step as step_lib
 

@@ -1,8 +1,8 @@
-"""Work directories in Google Cloud Storage, gs://BUCKET/RUN: what a folder can do and a bucket cannot.
+"""Work directories in Google Cloud Storage, gs://BUCKET/RUN.
 
-A bucket has no append, no rename and no free space to ask for; an object is there whole or not at all. Three libraries
-speak to it: gcsfs (pictures, logs, Orbax's small files), google-cloud-storage (Orbax asks for the bucket's kind) and
-TensorStore (Orbax's arrays). All take Google's application default credentials.
+A bucket has no append, no rename and no free-space query; writing an object is atomic. Three libraries access it: gcsfs
+(pictures, logs, Orbax's small files), google-cloud-storage (Orbax queries the type of the bucket) and TensorStore
+(Orbax's arrays). All use Google's application default credentials.
 """
 
 import concurrent.futures
@@ -18,32 +18,36 @@ import tensorstore
 from introvae_jax.errors import UserError, install, one_line
 
 SCHEME = "gs://"
-os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed too, epath would start it for a bucket
-TIMEOUT = 30  # seconds for each of the two questions before a run, which the libraries would repeat for minutes
+os.environ.setdefault("EPATH_USE_TF", "false")  # epath would import TensorFlow for a bucket where it is installed
+TIMEOUT = 30  # seconds for each of the two checks before a run; the libraries would retry for minutes
 
 
 def is_bucket(path: str | os.PathLike) -> bool:
-    """Whether the path is one of Google Cloud Storage."""
+    """True if the path starts with gs://."""
     return os.fspath(path).startswith(SCHEME)
 
 
 def at(path: str | os.PathLike) -> epath.Path:
-    """The path gs://BUCKET/... Raises UserError if it is none or the libraries for it are missing."""
+    """The path gs://BUCKET/... Raises UserError if it is not one, or if the libraries for it are missing."""
     text = os.fspath(path)
     if not is_bucket(text) or not text.removeprefix(SCHEME).split("/")[0]:
-        raise UserError(f"{text}: must be a folder, or gs://BUCKET/RUN; other stores cannot hold checkpoints")
+        raise UserError(f"{text}: must be a folder, or gs://BUCKET/RUN; other storage is not supported")
     try:
         import fsspec
         import gcsfs  # noqa: F401
     except ImportError as error:
         raise UserError(f"{text}: a bucket needs gcsfs ({error}): {install('gcs')}") from error
     defaults = fsspec.config.conf.setdefault("gcs", {})
-    defaults.setdefault("use_listings_cache", False)  # TensorStore and other processes write there as well
+    defaults.setdefault("use_listings_cache", False)  # TensorStore and other processes write there too
     return epath.Path(text)
 
 
 def require(path: epath.Path, *, writes: bool) -> None:
-    """Asks the bucket, within TIMEOUT seconds each, what every run needs of it. Raises UserError if it says no."""
+    """Checks the permissions that a run needs, so that missing ones are reported before training.
+
+    writes: True also creates and deletes an object. Each check takes at most TIMEOUT seconds. Raises UserError if the
+    bucket does not exist, is not accessible or does not answer.
+    """
     from google.cloud import storage
     from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -53,23 +57,23 @@ def require(path: epath.Path, *, writes: bool) -> None:
         few = {"max_retries": 4}
         spec = {"driver": "gcs", "bucket": name, "path": f"{place}/", "context": {"gcs_request_retries": few}}
         store = tensorstore.KvStore.open(spec).result(timeout=TIMEOUT)
-        probe = f".probe_{uuid.uuid4().hex}"  # many hosts start at once, and an object takes one write a second
+        probe = f".probe_{uuid.uuid4().hex}"  # many hosts start at once, and an object allows one write per second
         if writes:
             store.write(probe, b"may be removed").result(timeout=TIMEOUT)
             store.write(probe, None).result(timeout=TIMEOUT)
         else:
             store.read(probe).result(timeout=TIMEOUT)
-    except Exception as error:  # each library has exceptions of its own, and so has each transport below them
+    except Exception as error:  # each library and each transport raises its own types
         use = "written" if writes else "read"
         raise UserError(
-            f"{path}: the bucket {name} cannot be {use} ({one_line(error)[:300]}). It must exist (gcloud storage "
-            f"buckets create {SCHEME}{name}) and the account have the roles Storage Object User and Storage Legacy "
-            "Bucket Reader there; gcloud auth application-default login signs in, GOOGLE_CLOUD_PROJECT names a project"
+            f"{path}: the bucket {name} cannot be {use} ({one_line(error)[:300]}). The bucket must exist (gcloud "
+            f"storage buckets create {SCHEME}{name}), and the account needs the roles Storage Object User and Storage "
+            "Legacy Bucket Reader. gcloud auth application-default login signs in, GOOGLE_CLOUD_PROJECT sets a project"
         ) from error
 
 
 def upload(path: epath.Path, content: bytes) -> None:
-    """Puts an object into a bucket, whole or not at all. Raises OSError, whatever the libraries raise."""
+    """Writes an object atomically. Raises OSError for every error of the libraries."""
     try:
         path.write_bytes(content)
     except Exception as error:  # as in `require`
@@ -77,9 +81,9 @@ def upload(path: epath.Path, content: bytes) -> None:
 
 
 class Spool:
-    """Where the files of `folder` grow: in it, or for a bucket in a temporary folder, uploaded by `publish`.
+    """A local folder for files that grow, such as logs; for a bucket a temporary one, which `publish` uploads.
 
-    local: that folder. Uploads are whole files and run beside training, one `publish` at a time.
+    local: that folder. Whole files are uploaded in the background, one `publish` at a time.
     """
 
     def __init__(self, folder: pathlib.Path | epath.Path):
@@ -92,12 +96,12 @@ class Spool:
             self._uploads: list[concurrent.futures.Future] = []
 
     def fetch(self, name: str) -> None:
-        """Copies a file that is in the bucket already, so that it can grow on."""
+        """Downloads a file that exists in the bucket, so that it can be appended to."""
         if self.remote and (self._folder / name).exists():
             self._sizes[name] = (self.local / name).write_bytes((self._folder / name).read_bytes())
 
     def publish(self) -> None:
-        """Starts to upload the files that have grown. Raises OSError if the uploads before failed."""
+        """Starts to upload the files that have grown. Raises OSError if an earlier upload failed."""
         if not self.remote:
             return
         self.wait()
@@ -109,14 +113,14 @@ class Spool:
                 self._uploads.append(self._thread.submit(upload, self._folder / name, content))
 
     def wait(self) -> None:
-        """Returns once everything published is in the bucket. Raises OSError if it could not be written."""
+        """Blocks until everything published is in the bucket. Raises OSError if it could not be written."""
         if self.remote:
             uploads, self._uploads = self._uploads, []
             for each in uploads:
                 each.result()
 
     def close(self) -> None:
-        """Publishes what is left. Raises OSError if it could not be written."""
+        """Publishes the rest, and waits. Raises OSError if it could not be written."""
         if self.remote:
             try:
                 self.publish()

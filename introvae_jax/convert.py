@@ -1,14 +1,15 @@
-"""Released IntroVAE and Soft-IntroVAE weights (PyTorch) -> a work directory. Usage:
+"""Converts released IntroVAE and Soft-IntroVAE weights (PyTorch) to a work directory. Usage:
 
     python -m introvae_jax.convert --weights=FILE.pth --workdir=RUN
     python -m introvae_jax.convert --weights=FILE.pth --workdir=RUN --config=configs/celebahq.py:256,released
     python -m introvae_jax.convert --weights=FILE.pth --workdir=RUN --family=soft_introvae
 
-The file is read without PyTorch, and nothing in it is run. The networks' structure is found from its arrays; with
---config they must agree with it, and introvae_jax.main trains on with the same --config and --workdir.
-docs/released_weights.md tells more.
+The file is read without PyTorch, and nothing in it is run. The structure of the networks is read from the shapes of its
+arrays. With --config they must agree, and introvae_jax.main resumes training with the same --config and --workdir. See
+docs/released_weights.md.
 """
 
+from collections.abc import Sequence
 import shlex
 
 from absl import flags
@@ -17,20 +18,20 @@ from ml_collections import ConfigDict, config_flags
 from introvae_jax import errors, progress
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "The released file: a state dict or whole networks, by torch.save.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the checkpoint goes; one without checkpoints.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Work directory for the checkpoint; must have no checkpoints.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="The experiment to train on with; configs/default.py with the sizes found, without one."
+    "config", help_string="The experiment for further training; by default configs/default.py with the sizes found."
 )
 _FAMILY = flags.DEFINE_enum(
     "family", "introvae", ["introvae", "soft_introvae"],
-    "Whose networks these are. The files look the same, and the wrong one gives wrong images without an error.",
+    "The code that wrote the weights. The files look alike, and the wrong one gives wrong images without an error.",
 )  # fmt: skip
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Converts the file that the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
-        from introvae_jax.released import conversion
+        from introvae_jax.torch_weights import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
         raise errors.UserError("--weights and --workdir must not be empty")
@@ -48,9 +49,9 @@ def main(_) -> None:
 
 
 def _overrides(config: ConfigDict) -> list[str]:
-    """The flags with which the main job builds `config` from the file of --config or the default one."""
+    """The flags with which introvae_jax.main builds `config` from the file of --config or the default one."""
     from introvae_jax import config as config_lib
-    from introvae_jax.released import conversion
+    from introvae_jax.torch_weights import conversion
 
     if _CONFIG.value is not None:
         given = config_flags.get_override_values(flags.FLAGS["config"])

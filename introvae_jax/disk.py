@@ -1,9 +1,8 @@
-"""Writing without losing anything: whole files or none, and no start without room to finish."""
+"""Safe writing: atomic writes, file locks, and a check of the free space before a long write."""
 
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import os
 import pathlib
 import shutil
@@ -12,16 +11,17 @@ import tempfile
 import time
 
 from etils import epath
+import filelock
 
 from introvae_jax import bucket
 from introvae_jax.errors import UserError, warn
 
-UNLOCKING = 2.0  # seconds to wait for the lock of a process that was just killed and still frees its memory
-RESERVE = 2**20  # bytes to leave free, for the lines and pictures between two checks
+UNLOCKING = 2.0  # seconds to wait for the lock of a process that was just killed and is still freeing its memory
+RESERVE = 2**20  # bytes to leave free, for what is logged between two checks
 
 
 def expand(path: str | os.PathLike) -> pathlib.Path:
-    """The path on this machine, its ~ resolved. Raises UserError if that is nobody's home, or for a bucket."""
+    """The path on this machine with ~ expanded. Raises UserError for an unknown user's home and for a bucket."""
     if "://" in os.fspath(path):
         raise UserError(f"{path}: only --workdir and --out can be in a bucket; copy it to a disk first")
     try:
@@ -31,18 +31,18 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
 
 
 def place(path: str | os.PathLike) -> pathlib.Path | epath.Path:
-    """As `expand`, or the path gs://BUCKET/... in a bucket. Raises UserError if it is neither."""
+    """As `expand`, or for gs://BUCKET/... the path in a bucket. Raises UserError if it is neither."""
     return bucket.at(path) if "://" in os.fspath(path) else expand(path)
 
 
 def cache_dir() -> pathlib.Path:
-    """Where what can be had again stays: $INTROVAE_JAX_CACHE, or ~/.cache/introvae_jax."""
+    """The folder for files that can be downloaded or computed again: $INTROVAE_JAX_CACHE, or ~/.cache/introvae_jax."""
     return expand(os.environ.get("INTROVAE_JAX_CACHE") or "~/.cache/introvae_jax")
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to, which becomes `path` at the end, so that no half-written file is seen.
+    """Atomic write: gives a temporary path to write to, which is renamed to `path` at the end.
 
     path: on this machine or in a bucket. Raises OSError if it cannot be written.
     """
@@ -63,7 +63,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def require_files(directory: str | os.PathLike) -> None:
-    """Raises UserError if there is a FIFO or a device below `directory`: reading one may never end."""
+    """Raises UserError if there is a FIFO or a device below `directory`: reading one may block for ever."""
     if bucket.is_bucket(directory):
         return
     for path in pathlib.Path(directory).rglob("*"):
@@ -75,57 +75,50 @@ def require_files(directory: str | os.PathLike) -> None:
 def only_one(path: str | os.PathLike, purpose: str) -> Iterator[None]:
     """Holds a lock on the file `path`, on this machine or a network disk; it ends with the process, however that ends.
 
-    Warns and goes on where the file system has no locks. Raises UserError, which names the owner, if another process
-    holds it.
+    purpose: what errors of other processes say, "training". A file beside `path`, PATH.owner, tells who holds the lock.
+    Warns and continues where the file system has no locks. Raises UserError, which names the owner, if another process
+    holds the lock, and OSError if the file cannot be written.
     """
     path = pathlib.Path(path)
-    descriptor = _lock(path, purpose)
+    owner = path.with_name(f"{path.name}.owner")
+    # A soft lock, the fallback of filelock, would stay behind when its owner is killed.
+    lock = filelock.FileLock(path, timeout=UNLOCKING, poll_interval=0.1, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        doing = _read(owner) or f"{purpose} there now"
+        raise UserError(f"{path.parent}: another process is {doing}; wait until it ends, or stop it") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        warn(f"{path.parent}: no file locks there ({error.strerror}); only one process at a time may use it")
+    else:
+        since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without it
+            owner.write_text(f"{purpose} there now (process {os.getpid()} on {socket.gethostname()} since {since})")
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        for file in (owner, path):
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                file.unlink(missing_ok=True)
+        lock.release()
 
 
-def _lock(path: pathlib.Path, purpose: str) -> int:
-    """The descriptor that holds the lock. The file says who holds it."""
-    deadline = time.monotonic() + UNLOCKING
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(path, descriptor):  # or else its last owner has just removed it
-                break
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                owner = os.pread(descriptor, 1000, 0).decode(errors="replace") or f"{purpose} there now"
-                raise UserError(f"{path.parent}: another process is {owner}; wait until it ends, or stop it") from error
-            time.sleep(0.1)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            warn(f"{path.parent}: no file locks there ({error.strerror}); only one process at a time may use it")
-            return descriptor
-        os.close(descriptor)
-    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    with contextlib.suppress(OSError):  # on a full disk the lock holds without it
-        os.ftruncate(descriptor, 0)
-        who = f"{purpose} there now (process {os.getpid()} on {socket.gethostname()} since {since})"
-        os.pwrite(descriptor, who.encode(), 0)
-    return descriptor
-
-
-def _is_at(path: pathlib.Path, descriptor: int) -> bool:
+def _read(path: pathlib.Path) -> str:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        return path.read_text(errors="replace")[:1000]
+    except OSError:
+        return ""
 
 
 def require_space(
     directory: str | os.PathLike, needed: int, purpose: str, resume: str = "it goes on from the last checkpoint"
 ) -> None:
-    """Raises UserError unless `needed` bytes and a reserve are free where `directory` is."""
+    """Raises UserError unless `needed` bytes and a reserve are free on the disk of `directory`.
+
+    purpose: what is written. resume: what a rerun does, for the error.
+    """
     try:
         free = shutil.disk_usage(directory).free
     except OSError:

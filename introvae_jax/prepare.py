@@ -1,4 +1,4 @@
-"""Prepares images for training: any form of a data set -> TFDS ArrayRecord files. Usage:
+"""Prepares images for training: images in any format -> TFDS ArrayRecord files. Usage:
 
     python -m introvae_jax.prepare --source=DIR --name=faces --resolution=256
     python -m introvae_jax.prepare --source=data1024x1024.tar --name=celeb_a_hq --resolution=256
@@ -6,11 +6,12 @@
     python -m introvae_jax.prepare --source=avatars --name=avatars --resolution=64
 
 --source is a folder, a zip, a tar, ProGAN's TFRecords or HDF5, an LSUN LMDB folder, tfds:NAME[/CONFIG]
-or avatars[:STYLE]. Stopped at any moment and run again, it goes on. What was left out, changed or found
-twice is named in report.txt beside the data; manifest.json says where they come from. The last line that it
-prints is the command that trains on the set.
+or avatars[:STYLE]. A rerun resumes where the command was stopped. report.txt beside the data lists what was left
+out, changed or found twice; manifest.json describes the source. The last line of the output is the command that
+trains on the data set.
 """
 
+from collections.abc import Sequence
 import os
 import re
 
@@ -18,51 +19,53 @@ from absl import flags
 
 from introvae_jax import command_line, errors, progress
 
-_SOURCE = flags.DEFINE_string("source", None, "Where the images are; see above.")
-_NAME = flags.DEFINE_string("name", None, "What the data set is to be called, in small letters, digits and _.")
+_SOURCE = flags.DEFINE_string("source", None, "The images; see above.")
+_NAME = flags.DEFINE_string("name", None, "Name of the data set, of small letters, digits and _.")
 _RESOLUTION = flags.DEFINE_integer("resolution", None, "Height and width in pixels.", lower_bound=4, upper_bound=4096)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where data sets are kept; TFDS's place without it.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of data sets; by default that of TFDS.")
 _CHANNELS = flags.DEFINE_integer("channels", 3, "1 (grey) or 3 (RGB).")
 _CROP = flags.DEFINE_string("crop", "center", "center, none, WxH (centred) or WxH+X+Y.")
 _RESIZE = flags.DEFINE_enum("resize", "lanczos", ["lanczos", "bicubic", "bilinear", "box"], "Filter, antialiased.")
 _FORMAT = flags.DEFINE_enum(
-    "format", "png", ["png", "jpeg"], "png loses nothing (JPEGs that fit stay as they are); jpeg reads faster."
+    "format", "png", ["png", "jpeg"], "png is lossless (JPEGs that already fit are kept); jpeg reads faster."
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "Of --format=jpeg.", lower_bound=1, upper_bound=100)
 _TEST = flags.DEFINE_string(
-    "test", "", "Images to hold out: 5%, 1000 (by the hash of their names) or last:1000; the usual ones without it."
+    "test", "", "Test images: 5%, 1000 (by the hash of their names) or last:1000; by default the usual ones."
 )
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "avatars: how many to draw, 10,000 without it.", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; one for each core without it.", lower_bound=0)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Number of avatars to draw, by default 10,000.", lower_bound=0)
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; by default one for each core.", lower_bound=0)
 _STRICT = flags.DEFINE_bool("strict", False, "Refuse a source with broken, changed, enlarged or duplicate images.")
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Prepares the data set that the flags describe."""
     _check_flags()
-    # Here, so that --help and a wrong flag answer at once, and in worker processes not at all.
+    # Here, so that --help and a wrong flag answer at once, and worker processes skip it.
     with progress.phase("importing the libraries"):
-        from introvae_jax.data import forms, images, packed
-        from introvae_jax.data.packing import advice, pack, plan, report
+        from introvae_jax.data import arrayrecord, images, readers
+        from introvae_jax.data.preparation import source_report, spec, train_command, write
 
-    if problem := advice.untrainable(_RESOLUTION.value):
+    if problem := train_command.untrainable(_RESOLUTION.value):
         errors.warn(problem)
 
     try:
         with progress.phase(f"listing {_SOURCE.value}"):
-            form = forms.open_form(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
-        if not form.names:
+            reader = readers.open_reader(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
+        if not reader.names:
             raise errors.UserError(f"{_SOURCE.value}: no files there")
         target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
-        wanted = plan.Plan(
-            source=_SOURCE.value, fingerprint=form.fingerprint, name=_NAME.value, target=target,
+        wanted = spec.DatasetSpec(
+            source=_SOURCE.value, fingerprint=reader.fingerprint, name=_NAME.value, target=target,
             encoding=_FORMAT.value, quality=_QUALITY.value, test=_TEST.value,
         )  # fmt: skip
         workers = _WORKERS.value or os.cpu_count() or 1
-        directory = pack.pack(form, wanted, packed.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value)
+        directory = write.write_dataset(
+            reader, wanted, arrayrecord.data_dir(_DATA_DIR.value), workers=workers, strict=_STRICT.value
+        )
     except OSError as error:
         raise errors.UserError(f"{error.filename or _DATA_DIR.value}: {error.strerror or error}") from error
-    print(report.describe(directory))
+    print(source_report.describe(directory))
 
 
 def _check_flags() -> None:

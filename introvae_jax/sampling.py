@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from introvae_jax import disk, model, pictures, plots, progress
-from introvae_jax.data import densities, folder, forms, images, source
+from introvae_jax.data import densities, folder, images, readers, source
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
@@ -197,8 +197,8 @@ def _two_seeds(words: Sequence[str]) -> list[int]:
 def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarray]:
     """Names and uint8 images of --images, cropped and resized as the training images were."""
     target = source.target_of(trained.config["data"])
-    form = forms.open_places(places, size=target.size)
-    decoded = folder.decode_all(form, target)
+    reader = readers.open_places(places, size=target.size)
+    decoded = folder.decode_all(reader, target)
     if not decoded:
         raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
-    return [form.names[i] for i in decoded], np.stack(list(decoded.values()))
+    return [reader.names[i] for i in decoded], np.stack(list(decoded.values()))

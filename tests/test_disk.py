@@ -71,6 +71,24 @@ def test_the_owner_is_named_even_in_its_own_process(tmp_path, monkeypatch):
         pass
 
 
+def test_a_lock_file_that_a_dead_owner_left_locks_nothing(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".lock.owner").write_text("training there now (process 1 on nowhere)")
+    with disk.only_one(tmp_path / ".lock", "training"):
+        assert f"process {os.getpid()} on " in (tmp_path / ".lock.owner").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_module_needs_what_only_unix_has():
+    """On Windows there is no fcntl. Whether locks work there is filelock's to test."""
+    check = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import introvae_jax.disk, introvae_jax.data.readers, introvae_jax.torch_weights.torch_file\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", check], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capfd, number):
     def refuse(*_):

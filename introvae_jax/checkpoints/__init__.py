@@ -1,1 +1,1 @@
-"""States on disk, whole or not at all, and noticed when they are damaged."""
+"""Checkpoints: atomic writes by Orbax, checksums, retention, and proof of damage."""

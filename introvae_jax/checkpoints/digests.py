@@ -1,4 +1,4 @@
-"""Checksums by which a damaged checkpoint is told from a whole one, whatever became of its files."""
+"""CRC-32 of arrays and records: whether what was restored is what was saved. (files.py has checksums of files.)"""
 
 from collections.abc import Mapping
 import json
@@ -21,12 +21,12 @@ def of_arrays(tree: Any) -> dict[str, str]:
 
 
 def of_record(record: Mapping[str, Any]) -> str:
-    """CRC-32 of what JSON can hold, the same before and after a round trip."""
+    """CRC-32 of a JSON object, the same before and after it was written and read."""
     return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
-    """Paths of the arrays of `tree` that are not what they were; what `expected` does not name is passed over."""
+    """Paths of the arrays of `tree` whose checksum is not the one in `expected`; arrays without one are ignored."""
     return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
 
 

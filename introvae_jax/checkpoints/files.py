@@ -1,6 +1,6 @@
 """The files of one checkpoint: their checksums, and the proof that some of them are damaged.
 
-A read can fail although the bytes on the disk are right: no permission, too many open files, too little memory, a
+A read can fail although the bytes on the disk are correct: no permission, too many open files, too little memory, a
 network file system that does not answer. A checkpoint counts as damaged only if all of its bytes could be read and
 are proven wrong. The proof is STEP/manifest.json, the size and CRC-32 of each file, written before the checkpoint is
 committed. Without it (checkpoints in a bucket or of older versions), the proof is the structure of the files.
@@ -25,11 +25,11 @@ ITEMS = ("state", "statistics", "run")
 _UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA")  # Orbax writes the time of the commit into the latter
 _JSON = ("run/metadata", "state/_METADATA", "statistics/_METADATA")
 _ARRAYS = ("state/manifest.ocdbt",)  # there are no statistics without BatchNorm
-# TensorStore's errors for bytes that it has read; it has read no others where all files can be read.
+# TensorStore's errors about bytes that it could read.
 _CONTENT_ERROR = re.compile("DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|FAILED_PRECONDITION.*Z(std|STD)", re.DOTALL)
-_GLOB = "*?[\\"  # Orbax and TensorStore search below the path by patterns
+_GLOB = "*?[\\"  # Orbax and TensorStore treat the path as a pattern
 PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)  # a rerun may succeed
-_ADVICE = {  # on errors that a rerun alone does not mend
+_ADVICE = {  # on errors that a rerun alone does not fix
     errno.EACCES: "make it readable for this user",
     errno.EPERM: "make it readable for this user",
     errno.ENOMEM: "free some memory",
@@ -37,7 +37,7 @@ _ADVICE = {  # on errors that a rerun alone does not mend
 
 
 def require_supported_path(path: str | os.PathLike) -> None:
-    """Raises UserError for a path in which Orbax could not write or find a checkpoint."""
+    """Raises UserError for a path in which Orbax cannot write or find checkpoints."""
     text = os.fspath(path)
     found = [character for character in _GLOB if character in text]
     if found:
@@ -55,13 +55,13 @@ def require_supported_path(path: str | os.PathLike) -> None:
 
 
 def write_manifest(folder: epath.Path) -> None:
-    """Lists all files of a checkpoint that is complete but not yet committed. Raises OSError if it cannot."""
+    """Writes the checksums of all files of a checkpoint that is complete and not yet committed. Raises OSError."""
     files = {name: list(entry) for name, entry in _checksums(folder).items()}
     (folder / MANIFEST).write_text(json.dumps({"files": files, "digest": digests.of_record(files)}))
 
 
 def find_damage(folder: epath.Path, error: Exception) -> str | None:
-    """Reads every file and returns what is proven wrong with them, None if nothing is.
+    """Reads every file and returns what is proven wrong, None if nothing is.
 
     error: why Orbax could not read the checkpoint. Raises OSError if a file cannot be read.
     """
@@ -77,7 +77,7 @@ def find_damage(folder: epath.Path, error: Exception) -> str | None:
 
 
 def read_json(path: epath.Path) -> Any:
-    """Content of a JSON file. Raises ValueError if it is none, OSError if it cannot be read."""
+    """Content of a JSON file. Raises ValueError if it is not JSON, OSError if it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except RecursionError as error:
@@ -85,7 +85,7 @@ def read_json(path: epath.Path) -> Any:
 
 
 def describe(error: BaseException, folder: epath.Path) -> UserError:
-    """The UserError for a checkpoint that cannot be read for a reason that proves no damage; nothing was moved."""
+    """The UserError for a checkpoint that cannot be read, without proof of damage."""
     chain = list(_chain(error))
     number = next(filter(None, map(_os_error_number, chain)), None)
     stays = "the checkpoint stays where it is"
@@ -106,7 +106,7 @@ def describe(error: BaseException, folder: epath.Path) -> UserError:
 
 
 def removed(folder: epath.Path) -> UserError:
-    """The UserError for a checkpoint that was there and is gone."""
+    """The UserError for a checkpoint that no longer exists."""
     return UserError(
         f"{folder}: another process removed or moved it; rerun the same command to take the latest checkpoint",
         EXIT_RETRY,
@@ -143,7 +143,7 @@ def _checksum(path: epath.Path) -> tuple[int, str]:
 
 
 def _manifest(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
-    """The list of files; None if there is none or if it is not what was written."""
+    """Size and CRC-32 of each file as written; None without a manifest or if that is damaged."""
     try:
         content = read_json(folder / MANIFEST)
     except (FileNotFoundError, ValueError):
@@ -164,7 +164,7 @@ def _structural_damage(folder: epath.Path, found: dict[str, Any], error: Excepti
         try:
             content = read_json(folder / name)
         except ValueError as problem:
-            return f"its file {name} is no JSON: {first_line(problem)}"
+            return f"its file {name} is not JSON: {first_line(problem)}"
         if not isinstance(content, dict):
             return f"its file {name} holds {type(content).__name__} instead of an object"
     words = next((str(each) for each in _chain(error) if _CONTENT_ERROR.match(str(each))), None)

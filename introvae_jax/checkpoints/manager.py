@@ -1,4 +1,4 @@
-"""Orbax's manager of a directory of checkpoints, set up so that one unreadable checkpoint does not hide the others."""
+"""Opens and lists a directory of checkpoints, so that an unreadable checkpoint does not hide the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,9 +7,11 @@ from etils import epath
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from introvae_jax import bucket
 from introvae_jax.checkpoints import files
+from introvae_jax.errors import EXIT_RETRY, UserError
 
-TEMPORARY = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of a checkpoint that is being written
+TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax appends it to the name of a checkpoint that is being written
 
 Staying = Callable[[Sequence[int]], set[int]]
 
@@ -17,10 +19,10 @@ Staying = Callable[[Sequence[int]], set[int]]
 def open_manager(
     directory: epath.Path, *, writes: bool, staying: Staying, written: Callable[[], None]
 ) -> ocp.CheckpointManager:
-    """The manager of `directory`, which must be there. It reads no checkpoint until it is asked to.
+    """Orbax's manager of `directory`, which must exist. It reads no checkpoint until it is asked to.
 
-    staying: gives the steps, of those it gets, that must not be deleted. written: called in a thread when all files of
-    a checkpoint are there, before it is committed.
+    staying: returns the steps, of those it is given, that must not be deleted. written: called in a thread when all
+    files of a checkpoint are written, before it is committed.
     """
     options = ocp.CheckpointManagerOptions(
         preservation_policy=_Policy(staying), create=False, cleanup_tmp_directories=writes, lightweight_initialize=True,
@@ -30,8 +32,19 @@ def open_manager(
 
 
 def steps_in(directory: epath.Path) -> list[int]:
-    """The steps of the committed checkpoints in `directory`, oldest first; their files are not read."""
-    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
+    """The steps of the committed checkpoints in `directory`, oldest first; their files are not read.
+
+    Raises UserError if the disk or the bucket cannot list them.
+    """
+    try:
+        return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
+    except Exception as error:  # gcsfs and the libraries below it raise many types
+        if bucket.is_bucket(directory):
+            reason = files.first_line(error)
+            raise UserError(f"{directory}: the bucket does not answer ({reason})", EXIT_RETRY) from error
+        if isinstance(error, OSError):
+            raise files.describe(error, directory) from error
+        raise
 
 
 class _Policy(preservation_policy.PreservationPolicy):

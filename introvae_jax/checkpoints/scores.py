@@ -1,4 +1,7 @@
-"""What checkpoints scored while training: STEP/metrics/metrics, JSON in the place where Orbax keeps metrics."""
+"""The scores of checkpoints: STEP/metrics/metrics, JSON in the place where Orbax keeps metrics.
+
+A score has a "rank", a number that is higher for better checkpoints, and "rank_of", the metric behind it.
+"""
 
 from collections.abc import Mapping
 import json
@@ -39,7 +42,7 @@ def read(folder: epath.Path) -> Scores | None:
 
 
 def write(folder: epath.Path, scores: Scores) -> None:
-    """Adds scores to a checkpoint, in a folder that appears whole; a bucket has no folders."""
+    """Adds scores to a checkpoint by an atomic rename of their folder; a bucket has no folders."""
     file = path(folder)
     partly = file.parent if bucket.is_bucket(file) else folder / "metrics.partly"
     partly.mkdir(exist_ok=True)
@@ -49,13 +52,13 @@ def write(folder: epath.Path, scores: Scores) -> None:
 
 
 def best(scored: Mapping[int, Scores], metric: str | None) -> int | None:
-    """The step with the highest rank by `metric`; None if there is none."""
+    """The step with the highest rank by `metric`; None without any."""
     ranked = {step: _rank(scores) for step, scores in scored.items() if scores.get("rank_of") == metric}
     return max(ranked, key=ranked.__getitem__, default=None)
 
 
 def best_of_each_metric(scored: Mapping[int, Scores]) -> set[int]:
-    """The best step by each metric that ever ranked one: ranks by different metrics cannot be compared."""
+    """The best step by each metric, because ranks by different metrics cannot be compared."""
     return {best(scored, metric) for metric in {scores.get("rank_of") for scores in scored.values()}}
 
 

@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are decoded, and in which order they are read."""
+"""Images: reading, decoding, preparing, and the order in which training sees them."""

@@ -1,6 +1,6 @@
-"""Two-dimensional densities, the test bench on which a model's every fault can be seen.
+"""Two-dimensional densities, on which every failure of a model can be seen.
 
-Shapes and constants as in Daniel and Tamar 2021 (arXiv 2012.13253), so that figures can be set side by side.
+Shapes and constants as in Daniel and Tamar 2021 (arXiv 2012.13253), so that metrics can be compared.
 """
 
 from collections.abc import Callable
@@ -62,6 +62,6 @@ DENSITIES = {
 
 
 def open_splits(name: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Training and test points, and their identity. Always the same ones."""
+    """Training points float32 [262144, 2], test points float32 [16384, 2], and their identity. Always the same."""
     density = DENSITIES[name]
     return density.points(TRAIN_POINTS, seed=0), density.points(TEST_POINTS, seed=1), f"{name}, seeds 0 and 1"

@@ -1,4 +1,7 @@
-"""Images straight from a folder or an archive. All are decoded once before training, so that nothing surprises it."""
+"""Trains on a folder or an archive without preparing it. All images are decoded once before training starts.
+
+Unreadable files are skipped; one warning lists them.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -9,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from introvae_jax import disk, progress
-from introvae_jax.data import forms, images
-from introvae_jax.data.forms.base import Form, digest
+from introvae_jax.data import images, readers
+from introvae_jax.data.readers.base import Reader, digest
 from introvae_jax.errors import UserError, warn
 
 NAMES_IN_WARNING = 5
 
 
 class Folder:
-    """Images of one split, decoded at each access unless `cache` holds them."""
+    """The images of one split; a `source.Source`. They are decoded at each access unless `cache` holds them."""
 
-    def __init__(self, form: Form, entries: Sequence[int], target: images.Target, cache: np.ndarray | None):
-        self.names = [form.names[i] for i in entries]
-        self._form, self._entries, self._target, self._cache = form, entries, target, cache
+    def __init__(self, reader: Reader, entries: Sequence[int], target: images.Target, cache: np.ndarray | None):
+        self.names = [reader.names[i] for i in entries]
+        self._reader, self._entries, self._target, self._cache = reader, entries, target, cache
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -33,20 +36,20 @@ class Folder:
 
     def _read(self, index: int) -> np.ndarray:
         try:
-            return images.decode(self._form.read(self._entries[index]), self._target).array
+            return images.decode(self._reader.read(self._entries[index]), self._target).array
         except images.BadImage as error:
             name = self.names[index]
-            raise UserError(f"{name} was an image when training began and is none now: {error}") from error
+            raise UserError(f"{name}: could be read when training began, and not any more: {error}") from error
 
 
 def open_splits(
     path: str, target: images.Target, *, test_fraction: float, cache_gib: float
 ) -> tuple[Folder, Folder, str]:
-    """Training split, test split and identity of the images at `path`.
+    """Opens the images at `path`: training split, test split and identity.
 
-    Each image's place is decided by the hash of its name, so it does not depend on the order of the
-    directory. What is no whole image is left out and named in one warning.
-    Raises UserError if there is nothing at `path`, or fewer than two images.
+    test_fraction: of the images, at least one, chosen by the hash of their names, so that the order of the directory
+    does not matter. cache_gib: the decoded images are kept in memory if they fit. Raises UserError if there is nothing
+    at `path`, or fewer than two readable images.
     """
     way_out = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
     if not path:
@@ -54,57 +57,57 @@ def open_splits(
     place = disk.expand(path).absolute()
     if not place.exists():
         raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
-    form = forms.open_form(place, size=target.size)
-    cached = len(form.names) * target.size**2 * target.channels <= cache_gib * 2**30
-    arrays = decode_all(form, target, keep=cached)
+    reader = readers.open_reader(place, size=target.size)
+    cached = len(reader.names) * target.size**2 * target.channels <= cache_gib * 2**30
+    arrays = decode_all(reader, target, keep=cached)
     if len(arrays) < 2:
         raise UserError(f"config.data.path = {path!r}: {len(arrays)} readable images, two are needed; {way_out}")
 
-    good = sorted(arrays, key=lambda i: digest([form.names[i]]))
-    num_test = min(max(1, round(test_fraction * len(good))), len(good) - 1)
+    readable = sorted(arrays, key=lambda i: digest([reader.names[i]]))
+    num_test = min(max(1, round(test_fraction * len(readable))), len(readable) - 1)
 
     def split(part: list[int]) -> Folder:
         cache = np.empty((len(part), target.size, target.size, target.channels), np.uint8) if cached else None
         if cached:
-            for row, i in enumerate(part):  # one by one, so that no image is held twice
+            for row, i in enumerate(part):  # one at a time, so that no image is in memory twice
                 cache[row] = arrays.pop(i)
-        return Folder(form, part, target, cache)
+        return Folder(reader, part, target, cache)
 
-    identity = digest([form.fingerprint, *(form.names[i] for i in good)])
-    return split(good[num_test:]), split(good[:num_test]), identity
+    identity = digest([reader.fingerprint, *(reader.names[i] for i in readable)])
+    return split(readable[num_test:]), split(readable[:num_test]), identity
 
 
-def decode_all(form: Form, target: images.Target, *, keep: bool = True) -> dict[int, np.ndarray | None]:
-    """Index -> array of the whole images of `form`, in order.
+def decode_all(reader: Reader, target: images.Target, *, keep: bool = True) -> dict[int, np.ndarray | None]:
+    """Decodes all images of `reader`: index -> uint8 [size, size, channels] of the readable ones, in order.
 
-    The arrays are thrown away unless `keep`. All that is skipped or converted is named in one warning.
+    keep: False returns None in place of the arrays. One warning lists what was skipped or converted.
     """
 
     def decode(encoded: bytes | np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
         decoded = images.decode(encoded, target)
         return decoded.array, [change for change in decoded.changes if not change.startswith("enlarged")]
 
-    return {i: array if keep else None for i, array in read_all(form, decode)}
+    return {i: array if keep else None for i, array in read_all(reader, decode)}
 
 
 def read_all(
-    form: Form, decode: Callable[[bytes | np.ndarray], tuple[Any, Sequence[str]]]
+    reader: Reader, decode: Callable[[bytes | np.ndarray], tuple[Any, Sequence[str]]]
 ) -> Iterator[tuple[int, Any]]:
-    """Yields the index and what `decode` makes of each entry that can be read, in order.
+    """Yields the index and the decoded value of each readable entry, in order.
 
-    decode: returns a value and the changes that were made. At the end, one warning names all entries that cannot be
-    read and all that were changed.
+    decode: returns a value and the changes that were made. At the end, one warning lists the entries that cannot be
+    read and those that were changed.
     """
 
     def attempt(index: int) -> tuple[Any, Sequence[str], str]:
         try:
-            return *decode(form.read(index)), ""
+            return *decode(reader.read(index)), ""
         except images.BadImage as error:
             return None, (), str(error)
 
-    count = len(form.names)
+    count = len(reader.names)
     used, converted = 0, []
-    skipped = [f"{name} ({why})" for name, why in form.passed_over if why != "hidden"]
+    skipped = [f"{name} ({why})" for name, why in reader.skipped if why != "hidden"]
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = progress.counted(pool.map(attempt, range(count)), "reading images", count)
         for i, (value, changes, reason) in enumerate(results):
@@ -112,9 +115,9 @@ def read_all(
                 used += 1
                 yield i, value
             if changes:
-                converted.append(f"{form.names[i]} ({', '.join(changes)})")
+                converted.append(f"{reader.names[i]} ({', '.join(changes)})")
             if reason:
-                skipped.append(f"{form.names[i]} ({reason})")
+                skipped.append(f"{reader.names[i]} ({reason})")
     if skipped or converted:
         total = f"{used} are used" if skipped else ""
         summaries = _summary("skipped", skipped), _summary("converted", converted), total

@@ -1,4 +1,7 @@
-"""One encoded image -> one uint8 array of the wanted size and channels, and back to bytes."""
+"""Decodes an image to a uint8 array of the wanted size and channels, and encodes one.
+
+Arrays are uint8 [H, W, C] with values from 0 to 255; C is 1 (grey) or 3 (RGB).
+"""
 
 from collections.abc import Iterator
 import contextlib
@@ -13,9 +16,8 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
-import simplejpeg
 
-from introvae_jax.data import tiff
+from introvae_jax.data import jpeg, tiff
 
 CROPS = 'one of "center", "none", "WxH" (centred) or "WxH+X+Y" (from the left and the top), in pixels'
 FILTERS = {
@@ -27,33 +29,29 @@ FILTERS = {
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 FORMAT_WORDS = "png, jpeg, webp, bmp, gif or tiff"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-KEPT_FORMATS = ("PNG", "JPEG", "MPO")  # whose bytes a prepared set may hold
+KEPT_FORMATS = ("PNG", "JPEG", "MPO")  # a prepared data set may hold their bytes unchanged
 MAX_BYTES = 2**28
-# Errors that say something of one file; others (a disk that fails, a server that is gone) are of the machine.
+# Errors about one file; others (a failing disk, a server that does not answer) concern the machine.
 OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
-MAX_PIXELS = 2**26  # 8192 x 8192; what unpacks to more is taken for a decompression bomb
-
+MAX_PIXELS = 2**26  # 8192 x 8192; an image that unpacks to more counts as a decompression bomb
 MAX_SCANS = 500  # of a JPEG, each of which costs as much as a whole image; encoders write about ten
 
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
 
-# Transparency, animation, and what may hold an orientation.
-PNG_CHUNKS_THAT_CHANGE = {b"tRNS", b"acTL", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
-
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # of damaged files, which BadImage names
-warnings.filterwarnings("ignore", module="PIL")  # of bombs, where MAX_PIXELS is stricter, and of odd EXIF data
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # about damaged files, which BadImage reports
+warnings.filterwarnings("ignore", module="PIL")  # about bombs, where MAX_PIXELS is stricter, and about EXIF data
 
 
 class BadImage(Exception):
-    """There is no image that can be decoded; the message says why."""
+    """The image cannot be decoded; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What every image becomes.
+    """The form that every image is brought to.
 
-    size: pixels of both sides. channels: 1 (grey) or 3 (RGB). crop: see CROPS. resize: one of FILTERS, all of
-    which average over what they shrink (antialiased).
+    size: pixels of both sides. channels: 1 (grey) or 3 (RGB). crop: see CROPS. resize: one of FILTERS, all
+    antialiased.
     """
 
     size: int
@@ -64,10 +62,10 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """An image as wanted, and how it got there.
+    """An image in the wanted form.
 
-    array: uint8 [size, size, channels]. width, height: of the original. changes: what was done beyond cropping
-    and shrinking ("L to RGB", ...). fits: the original's bytes already hold just this array.
+    array: uint8 [size, size, channels]. width, height: of the original, in pixels. changes: what was done beyond
+    cropping and shrinking ("L to RGB", ...). fits: the original file already holds exactly this array.
     """
 
     array: np.ndarray
@@ -78,7 +76,7 @@ class Decoded:
 
 
 def read(path: str | os.PathLike) -> bytes:
-    """The bytes of a file that may be an image. Raises BadImage if it cannot be one or cannot be read."""
+    """The content of a file. Raises BadImage if it cannot be an image or cannot be read."""
     path = pathlib.Path(path)
     try:
         if not path.is_file():
@@ -95,15 +93,15 @@ def read(path: str | os.PathLike) -> bytes:
 def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
     """Decodes, crops, resizes and converts `image`, encoded or uint8 [H, W, C].
 
-    Transparent pixels are laid over white, EXIF rotation is applied, 16-bit values are scaled to 8, of an
-    animation the first frame counts. Raises BadImage for anything that is no whole image.
+    Transparent pixels become white, EXIF rotation is applied, 16-bit values are scaled to 8, and of an animation the
+    first frame is taken. Raises BadImage for anything that is not a whole image.
     """
     with _as_bad_image():
         file = _open(image)
         original = file.size
         picture, changes = _convert(file, "L" if target.channels == 1 else "RGB")
         if file.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image, file):
-            changes.append("16 bits to 8")  # which Pillow does without a word
+            changes.append("16 bits to 8")  # which Pillow does silently
         picture = _crop(picture, target.crop)
     size = (target.size, target.size)
     if min(picture.size) < target.size:
@@ -116,45 +114,15 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
 
 
 def decode_whole(image: bytes | np.ndarray) -> np.ndarray:
-    """`image` as `decode` reads it, in its own size and RGB: uint8 [H, W, 3]. Raises BadImage."""
+    """Decodes `image` as `decode` does, in its own size and RGB: uint8 [H, W, 3]. Raises BadImage."""
     with _as_bad_image():
         return np.asarray(_convert(_open(image), "RGB")[0], np.uint8)
 
 
-def flaw(image: bytes | np.ndarray) -> str:
-    """What libjpeg warns of in a JPEG that Pillow reads without a word, "" without a warning."""
-    if isinstance(image, bytes) and image[:2] == b"\xff\xd8":
-        try:
-            if simplejpeg.decode_jpeg_header(image)[2] in ("YCbCr", "Gray"):
-                simplejpeg.decode_jpeg(image, strict=True)
-        except ValueError as error:
-            return f"damaged ({error})"
-    return ""
-
-
-def jpeg_scans(image: bytes) -> int:
-    """The number of scans of a JPEG, up to its end marker."""
-    if image.count(b"\xff\xda") <= 16:
-        return image.count(b"\xff\xda")  # the usual case, without a walk; thumbnails in metadata count too
-    scans, place = 0, 2
-    while (place := image.find(b"\xff", place)) >= 0 and place + 4 <= len(image):
-        marker = image[place + 1]
-        if marker == 0xD9:
-            break
-        if marker == 0xFF:
-            place += 1
-        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
-            place += 2
-        else:
-            scans += marker == 0xDA
-            place += 2 + int.from_bytes(image[place + 2 : place + 4], "big")
-    return scans
-
-
-def encode(array: np.ndarray, form: str, quality: int) -> bytes:
-    """uint8 [H, W, C] as "png", or as "jpeg" of `quality` (1 to 100)."""
+def encode(array: np.ndarray, encoding: str, quality: int) -> bytes:
+    """Encodes uint8 [H, W, C] as "png", or as "jpeg" of `quality` (1 to 100)."""
     picture, file = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), io.BytesIO()
-    if form == "png":
+    if encoding == "png":
         picture.save(file, "PNG")
     else:
         picture.save(file, "JPEG", quality=quality)
@@ -177,24 +145,24 @@ def crop_box(crop: str, width: int, height: int) -> tuple[int, int, int, int]:
 
 @contextlib.contextmanager
 def _as_bad_image() -> Iterator[None]:
-    """Whatever is wrong with an image becomes BadImage."""
+    """Turns every error about an image into BadImage."""
     try:
         yield
     except (BadImage, MemoryError):
         raise
-    except Exception as error:  # on damaged files Pillow raises whatever its parsers run into
+    except Exception as error:  # Pillow raises many types for damaged files
         raise BadImage(_reason(error)) from error
 
 
 def _open(image: bytes | np.ndarray) -> Image.Image:
-    """The image, its header read."""
+    """Reads the header. Raises BadImage if decoding would take too much memory or time."""
     file = _undecoded(image)
     if file.width * file.height > MAX_PIXELS:
         raise BadImage(f"{file.width}x{file.height} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
     if not all(file.size):
         raise BadImage("no pixels")
     if file.format in ("JPEG", "MPO"):
-        scans = jpeg_scans(image)
+        scans = jpeg.scans(image)
         if scans > MAX_SCANS or scans * file.width * file.height > 32 * MAX_PIXELS:
             raise BadImage(f"{scans} scans of {file.width}x{file.height} pixels, which take too long to decode")
     return file
@@ -222,7 +190,7 @@ def _undecoded(image: bytes | np.ndarray) -> Image.Image:
 
 
 def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
-    """The image upright and in `mode` ("L" or "RGB"), and a word on every step of the way."""
+    """The image upright and in `mode` ("L" or "RGB"), and every change made to it."""
     frames = "first page" if file.format == "TIFF" else "first frame of an animation"
     changes = [frames] if getattr(file, "is_animated", False) else []
     if file.format == "TIFF" and file.tag_v2.get(tiff.ORIENTATION, 1) in range(2, 9):
@@ -233,7 +201,7 @@ def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
         if file.getexif().get(0x0112, 1) in range(2, 9):
             image = ImageOps.exif_transpose(file)
             changes.append("rotated as its EXIF data say")
-    except Exception:  # Pillow raises whatever its parsers run into; such data say nothing
+    except Exception:  # Pillow raises many types for EXIF data that mean nothing
         changes.append("unreadable EXIF data left out")
     source = image.mode
     if source.startswith("I"):
@@ -260,7 +228,7 @@ def _crop(image: Image.Image, crop: str) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a file, in few words."""
+    """A short reason why a file cannot be decoded."""
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not a {FORMAT_WORDS} image"
     if isinstance(error, Image.DecompressionBombError):

@@ -1,4 +1,4 @@
-"""The order of the images. Step s always sees the same batch, whatever the number of processes."""
+"""The order of the images. The batch of step s depends on the seed and s alone, not on the number of processes."""
 
 from collections.abc import Iterator
 import os
@@ -8,8 +8,8 @@ import numpy as np
 
 from introvae_jax.data.source import Source
 
-PASSES = 2**32  # of all images: without end for a training, and unlike Grain's infinity divisible by any batch size
-MAX_THREADS = 32  # more of them wait for Python's lock only
+PASSES = 2**32  # of all images, in effect endless; unlike Grain's infinity, divisible by any batch size
+MAX_THREADS = 32  # more only wait for Python's global interpreter lock
 
 
 def order(count: int, *, batch_size: int, seed: int) -> grain.MapDataset:
@@ -27,7 +27,7 @@ def batches(
     """This process's part of the global batches `start`, `start` + 1, ...; uint8 [batch_size / process_count, S, S, C].
 
     A process decodes the rows of its own slice only, in `threads` threads (0: one for each core, up to 32); decoding
-    runs outside Python's lock.
+    releases Python's global interpreter lock.
     """
     rows = batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)

@@ -1,20 +1,20 @@
-"""Where images come from: random access to decoded uint8 images, split once into training and test.
+"""The sources of `config.data.source`: random access to decoded images, split into training and test.
 
-Points of a 2-D density come the same way, as float32 [N, 2].
+Images are uint8 [N, S, S, C] with values from 0 to 255; points of a 2-D density are float32 [N, 2].
 """
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import hashlib
 from typing import Any, Protocol
 
 import numpy as np
 
-from introvae_jax.data import densities, digits, folder, images, packed
+from introvae_jax import hashes
+from introvae_jax.data import arrayrecord, densities, digits, folder, images
 
 
 class Source(Protocol):
-    """Decoded images by index."""
+    """Decoded images, or points, by index."""
 
     def __len__(self) -> int: ...
 
@@ -24,9 +24,9 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Disjoint and fixed: the same image is always in the same split.
+    """The two splits, disjoint and fixed: the same image is always in the same split.
 
-    identity: a digest of what the images are, by which a resumed run knows that it sees the same ones.
+    identity: a digest of the images, by which a resumed run notices that they have changed.
     """
 
     train: Source
@@ -35,14 +35,14 @@ class Splits:
 
 
 def target_of(data: Mapping[str, Any]) -> images.Target:
-    """What `config.data` makes of every image."""
+    """The form that `config.data` brings every image to."""
     return images.Target(data["size"], data["channels"], data["crop"], data["resize"])
 
 
 def _digits(_: Mapping[str, Any]) -> Splits:
     arrays, _ = digits.load()
     test = digits.is_test()
-    return Splits(arrays[~test], arrays[test], hashlib.sha256(arrays.tobytes()).hexdigest()[:16])
+    return Splits(arrays[~test], arrays[test], hashes.sha256(arrays.tobytes())[:16])
 
 
 def _folder(data: Mapping[str, Any]) -> Splits:
@@ -51,9 +51,9 @@ def _folder(data: Mapping[str, Any]) -> Splits:
 
 
 def _tfds(data: Mapping[str, Any]) -> Splits:
-    cache_gib = 0 if data["cache"] == "device" else data["cache_gib"]  # no second copy
+    cache_gib = 0 if data["cache"] == "device" else data["cache_gib"]  # the device holds all images
     limits = {"test_fraction": data["test_fraction"], "cache_gib": cache_gib}
-    return Splits(*packed.open_splits(data["path"], data["name"], target_of(data), **limits))
+    return Splits(*arrayrecord.open_splits(data["path"], data["name"], target_of(data), **limits))
 
 
 def _density(data: Mapping[str, Any]) -> Splits:

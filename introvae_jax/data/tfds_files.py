@@ -14,14 +14,14 @@ _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # "type" in sets
 
 
 def require_safe(directory: pathlib.Path) -> None:
-    """Raises UserError if TFDS would import code to read `directory`, or wait for a FIFO.
+    """Raises UserError if TFDS would import code to read `directory`, or block on a FIFO.
 
     TFDS imports the module of every class that features.json names. Here only its own feature classes pass.
     """
     disk.require_files(directory)
     path = directory / "features.json"
     if not path.is_file():
-        return  # TFDS answers that itself
+        return  # TFDS reports that itself
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path}: more than {MAX_JSON_BYTES >> 20} MiB; no data set of images has so many features")
     try:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from introvae_jax import disk, pictures, progress
-from introvae_jax.data import images, loader, plain, source
+from introvae_jax.data import image_set, images, loader, source
 from introvae_jax.evaluation.extractors import FeatureExtractor
 from introvae_jax.metrics.base import Accumulator
 from introvae_jax.model import Model
@@ -61,9 +61,9 @@ def from_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, 
 def from_path(path: str, kind: str, target: images.Target | None, seed: int) -> ImageSet:
     """The images of a folder or an archive. target: the size they are brought to, None to take them as they are.
 
-    Raises UserError as `plain.open_plain` does.
+    Raises UserError as `image_set.open_image_set` does.
     """
-    found, identity = plain.open_plain(path, target)
+    found, identity = image_set.open_image_set(path, target)
     depends = {"identity": identity, **(dataclasses.asdict(target) if target else {})}
     cache_key = {"place": str(disk.expand(path).absolute()), **depends}
     return from_source(found, found.shape, kind, {"data": path, **depends}, seed, cache_key)

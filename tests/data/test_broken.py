@@ -33,11 +33,11 @@ import strangers
 import tensorflow_datasets as tfds
 
 from introvae_jax import prepare
-from introvae_jax.data import forms
-from introvae_jax.data.forms import archives, hdf5, lmdb
+from introvae_jax.data import readers
 from introvae_jax.data.images import Target
-from introvae_jax.data.packing import conversion, pack
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data.preparation import encode, write
+from introvae_jax.data.preparation.spec import DatasetSpec
+from introvae_jax.data.readers import hdf5, lmdb, zip_file
 from introvae_jax.errors import UserError, printable
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -46,16 +46,15 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="introvae_jax_broken_")
 HEAD = """\
 # Broken and odd input
 
-What `python -m introvae_jax.prepare` does with input that is not simply a whole image. Nothing in this table ends it
-with a traceback or is dropped without a word: an entry is kept as it is, or named in report.txt as changed, left out or
-duplicate, or the whole source is refused by one line. "..." stands for words of a library or of the system. With
-`--strict` all that is not "kept" refuses the source.
+What `python -m introvae_jax.prepare` does with input that is not simply a whole image. No row ends with a traceback,
+and no entry is dropped silently: it is kept as it is, or listed in report.txt as changed, left out or duplicate, or the
+whole source is refused with one line. "..." stands for words of a library or of the system. `--strict` refuses a source
+with any entry that is not "kept".
 
-All commands treat a damaged image alike: training, `sample --images` and `evaluate` skip what cannot be read and name
-it in one warning with the number of images that are used; `prepare` names it in report.txt and the first three on the
-terminal.
+All commands treat unreadable images alike. Training, `sample --images` and `evaluate` skip them; one warning lists them
+and gives the number of images that are used. `prepare` lists all in report.txt and the first three on the terminal.
 
-What the tests found, written by `PYTHONPATH=.:tests python tests/data/test_broken.py > docs/broken_input.md`:
+The tests write this table: `PYTHONPATH=.:tests python tests/data/test_broken.py > docs/broken_input.md`
 
 | input | what it gets | in these words |
 |---|---|---|
@@ -75,7 +74,7 @@ def run_alone(source, out, *options, timeout):
 def run(source, out, *options):
     """The command, in this process: the folder of the finished set, or UserError."""
     argv = ["prepare", *arguments(source, out, options)]
-    for cached in (archives._archive, hdf5._file, lmdb._environment):
+    for cached in (zip_file._archive, hdf5._file, lmdb._environment):
         cached.cache_clear()
     try:
         with flagsaver.flagsaver(), contextlib.redirect_stdout(io.StringIO()):
@@ -197,14 +196,14 @@ def test_what_is_kept_is_kept_unchanged():
 def test_the_bombs_take_no_time_and_no_fifo_is_waited_for():
     source, *_ = group("folder")
     start = time.monotonic()
-    form = forms.open_form(source, size=64)
+    reader = readers.open_reader(source, size=64)
     for name in ("bomb.png", "bomb.jpg", "bomb.webp", "ztxt.png", "itxt.png", "iccp.png", "huge.png", "fifo.png"):
-        conversion.convert(form, plan(source), form.names.index(name))
+        encode.encode_entry(reader, plan(source), reader.names.index(name))
     assert time.monotonic() - start < 10
 
 
 def plan(source):
-    return Plan(str(source), "", "cases", Target(64, 3), "png", 95, "25%")
+    return DatasetSpec(str(source), "", "cases", Target(64, 3), "png", 95, "25%")
 
 
 def split_changes(case):
@@ -251,11 +250,11 @@ def of_somebody_else():
         (root / "secret.png").chmod(0)
         (root / "closed").chmod(0)
         with somebody_else():
-            form = forms.open_form(root, size=64)
-            made = {name: conversion.convert(form, plan(root), i) for i, name in enumerate(form.names)}
+            reader = readers.open_reader(root, size=64)
+            made = {name: encode.encode_entry(reader, plan(root), i) for i, name in enumerate(reader.names)}
         (root / "closed").chmod(0o755)
         found = {name: (LEFT_OUT, out.reason) if out.data is None else (KEPT, "") for name, out in made.items()}
-        passed = {os.path.relpath(name, root) if name.startswith("/") else name: why for name, why in form.passed_over}
+        passed = {os.path.relpath(name, root) if name.startswith("/") else name: why for name, why in reader.skipped}
         return found | {name: (LEFT_OUT, why) for name, why in passed.items()}
 
 
@@ -279,7 +278,7 @@ def outcome(case):
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)
         try:
-            with unittest.mock.patch.object(pack, "convert_all", convert_here):
+            with unittest.mock.patch.object(write, "encode_all", convert_here):
                 directory = run(case.make(place), place / "out", "--test=last:2")
         except UserError as error:
             gets, words = REFUSED, str(error)
@@ -291,9 +290,9 @@ def outcome(case):
     return settled(case, gets, words.replace(f"{place}/", ""))
 
 
-def convert_here(form, plan, entries, _):
+def convert_here(reader, plan, entries, _):
     """Without a process of its own for each of the many small sources."""
-    return (conversion.convert(form, plan, entry) for entry in entries)
+    return (encode.encode_entry(reader, plan, entry) for entry in entries)
 
 
 @pytest.mark.parametrize("case", SOURCES, ids=lambda case: case.what)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from configs import default
-from introvae_jax.data import folder, forms, images, plain, source
-from introvae_jax.data.packing.conversion import convert
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data import folder, image_set, images, jpeg, readers, source
+from introvae_jax.data.preparation.encode import encode_entry
+from introvae_jax.data.preparation.spec import DatasetSpec
 from introvae_jax.errors import UserError
 
 
@@ -44,20 +44,20 @@ def by_training(path):
 
 
 def by_evaluation(path):
-    found, _ = plain.open_plain(str(path))
+    found, _ = image_set.open_image_set(str(path))
     return list(found[np.arange(len(found))])
 
 
 def by_sampling(path):
-    return list(folder.decode_all(forms.open_places(str(path), size=16), images.Target(16, 3)).values())
+    return list(folder.decode_all(readers.open_places(str(path), size=16), images.Target(16, 3)).values())
 
 
 def by_preparing(path):
     """As `prepare` does, its report told as the others tell theirs."""
-    form = forms.open_form(path, size=16)
-    plan = Plan(str(path), "", "cases", images.Target(16, 3), "png", 95, "25%")
-    made = [convert(form, plan, i) for i in range(len(form.names))]
-    lost = sum(outcome.data is None for outcome in made) + len(form.passed_over)
+    reader = readers.open_reader(path, size=16)
+    plan = DatasetSpec(str(path), "", "cases", images.Target(16, 3), "png", 95, "25%")
+    made = [encode_entry(reader, plan, i) for i in range(len(reader.names))]
+    lost = sum(outcome.data is None for outcome in made) + len(reader.skipped)
     if lost:
         print(f"skipped {lost}", file=sys.stderr)
     return [images.decode(outcome.data, plan.target).array for outcome in made if outcome.data is not None]
@@ -94,7 +94,7 @@ def test_a_jpeg_of_many_scans_is_refused_at_once_and_a_photo_with_a_film_behind_
     photo = broken.encoder("JPEG", progressive=True)(pixels)
     thumbnail = photo[:2] + b"\xff\xe1" + struct.pack(">H", 40_002) + film[:40_000] + photo[2:]
     for data in (photo, photo + film, thumbnail):
-        assert images.jpeg_scans(data) <= 10 or images.decode(data, images.Target(64, 3)).array.any()
+        assert jpeg.scans(data) <= 10 or images.decode(data, images.Target(64, 3)).array.any()
         np.testing.assert_array_equal(images.decode_whole(data), images.decode_whole(photo))
 
 
@@ -102,4 +102,4 @@ def test_a_jpeg_of_many_scans_is_refused_at_once_and_a_photo_with_a_film_behind_
 def test_the_scans_of_a_jpeg_are_counted(encode):
     data = encode(broken.array("scans"))
     last = data[data.rindex(b"\xff\xda") : -2]
-    assert images.jpeg_scans(data[:-2] + last * 100 + data[-2:]) == data.count(b"\xff\xda") + 100
+    assert jpeg.scans(data[:-2] + last * 100 + data[-2:]) == data.count(b"\xff\xda") + 100

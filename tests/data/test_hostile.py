@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from configs import default
-from introvae_jax.data import forms, source
-from introvae_jax.data.forms import tfds_sets
+from introvae_jax.data import readers, source
+from introvae_jax.data.readers import tfds
 from introvae_jax.errors import UserError
 
 SMALL = miniatures.arrays(size=32)
@@ -31,7 +31,7 @@ def tfds_dir(tmp_path, monkeypatch):
     (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    tfds_sets._opened.cache_clear()
+    tfds._opened.cache_clear()
     yield miniatures.tfds_set(tmp_path, "faces", {"train": SMALL[:8], "test": SMALL[8:]})
     assert not (tmp_path / "imported").exists()
     assert "stranger" not in sys.modules
@@ -77,7 +77,7 @@ def test_a_tfds_set_imports_nothing(change, way, tfds_dir):
     change(features)
     path.write_text(json.dumps(features))
     with pytest.raises(UserError, match=r"features\.json: names the class .*, which TFDS would import"):
-        train_on(tfds_dir.parents[1]) if way == "training" else forms.open_form("tfds:faces", size=32)
+        train_on(tfds_dir.parents[1]) if way == "training" else readers.open_reader("tfds:faces", size=32)
     assert "tensorflow_datasets.core.features.audio_feature_test" not in sys.modules
 
 
@@ -93,7 +93,7 @@ def test_a_tfds_set_reads_no_other_set(field, way, tfds_dir, tmp_path):
         info[field] = f"../../private/faces/{secret.name}/faces"
     path.write_text(json.dumps(info))
     with pytest.raises(UserError, match=r"not a file of the data set|not a data set in ArrayRecord form"):
-        train_on(tmp_path) if way == "training" else forms.open_form("tfds:faces", size=32)
+        train_on(tmp_path) if way == "training" else readers.open_reader("tfds:faces", size=32)
 
 
 @pytest.mark.parametrize("way", ["training", "prepare"])
@@ -102,13 +102,13 @@ def test_a_tfds_set_waits_for_no_fifo(name, way, tfds_dir, tmp_path):
     (tfds_dir / name).unlink()
     os.mkfifo(tfds_dir / name)
     with pytest.raises(UserError, match=f"{name}: neither a file nor a folder"):
-        train_on(tmp_path) if way == "training" else forms.open_form("tfds:faces", size=32)
+        train_on(tmp_path) if way == "training" else readers.open_reader("tfds:faces", size=32)
 
 
 def test_a_set_of_tfds_itself_passes(tfds_dir, tmp_path):
     splits = train_on(tmp_path)
     np.testing.assert_array_equal(splits.train[np.arange(8)], SMALL[:8])
-    assert len(forms.open_form("tfds:faces", size=32).names) == 12
+    assert len(readers.open_reader("tfds:faces", size=32).names) == 12
     assert pathlib.Path(tfds_dir, "features.json").exists()
 
 
@@ -155,7 +155,7 @@ def test_hdf5_reads_no_other_file_and_waits_for_no_fifo(make, fifo, tmp_path):
         secret.unlink()
         os.mkfifo(secret)
     with pytest.raises(UserError, match=r"`(data64x64|away)` is (a|stored).*may read no other file"):
-        forms.open_form(tmp_path / "sets.h5", size=64)
+        readers.open_reader(tmp_path / "sets.h5", size=64)
 
 
 def test_hdf5_with_a_soft_link_within_is_refused_by_name(tmp_path):
@@ -163,7 +163,7 @@ def test_hdf5_with_a_soft_link_within_is_refused_by_name(tmp_path):
     with h5py.File(path, "a") as file:
         file["again"] = h5py.SoftLink("/data64x64")
     with pytest.raises(UserError, match="`again` is a link"):
-        forms.open_form(path, size=64)
+        readers.open_reader(path, size=64)
 
 
 BOMBS = {
@@ -182,7 +182,7 @@ def test_hdf5_of_a_huge_declared_size_is_refused_at_once(words, tmp_path):
             file["padding"] = np.zeros(2**22, np.uint8)
     start = time.monotonic()
     with pytest.raises(UserError, match=words):
-        forms.open_form(tmp_path / "sets.h5", size=64)
+        readers.open_reader(tmp_path / "sets.h5", size=64)
     assert time.monotonic() - start < 5
 
 
@@ -193,4 +193,4 @@ def test_hdf5_packed_by_a_filter_that_would_be_loaded_is_refused(tmp_path):
         layout.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
         h5py.h5d.create(file.id, b"data64x64", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((1, 3, 64, 64)), layout)
     with pytest.raises(UserError, match="is packed by filter 32015; only deflate"):
-        forms.open_form(tmp_path / "sets.h5", size=64)
+        readers.open_reader(tmp_path / "sets.h5", size=64)

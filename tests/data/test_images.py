@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from introvae_jax.data import images, quick
+from introvae_jax.data import fast_decode, images
 
 
 def save(path, array, mode=None, **options):
@@ -17,7 +17,7 @@ def read(path, *, size=16, channels=3, **options):
     target = images.Target(size, channels, **options)
     decoded = images.decode(images.read(path), target)
     out = np.empty_like(decoded.array)
-    quick.decode_into(out, path.read_bytes(), target)
+    fast_decode.decode_into(out, path.read_bytes(), target)
     np.testing.assert_array_equal(out, decoded.array)
     return decoded.array, ", ".join(decoded.changes)
 

@@ -19,12 +19,12 @@ import pytest
 
 from configs import default
 from introvae_jax import config as config_lib
-from introvae_jax.data import forms, images, packed, source
-from introvae_jax.data.forms import files
-from introvae_jax.data.forms.base import natural
-from introvae_jax.data.packing import advice, pack
-from introvae_jax.data.packing.conversion import convert
-from introvae_jax.data.packing.plan import Plan
+from introvae_jax.data import arrayrecord, images, readers, source
+from introvae_jax.data.preparation import train_command, write
+from introvae_jax.data.preparation.encode import encode_entry
+from introvae_jax.data.preparation.spec import DatasetSpec
+from introvae_jax.data.readers import files
+from introvae_jax.data.readers.base import natural
 from introvae_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -32,10 +32,10 @@ IMAGES = miniatures.arrays()
 
 
 def prepare(path, data_dir, *, name="faces", size=64, test="3", strict=False, encoding="png", **target):
-    form = forms.open_form(path, size=size, num_images=12)
+    reader = readers.open_reader(path, size=size, num_images=12)
     target = images.Target(size, **{"channels": 3, **target})
-    plan = Plan(str(path), form.fingerprint, name, target, encoding, 95, test)
-    return pack.pack(form, plan, pathlib.Path(data_dir), workers=1, strict=strict)
+    plan = DatasetSpec(str(path), reader.fingerprint, name, target, encoding, 95, test)
+    return write.write_dataset(reader, plan, pathlib.Path(data_dir), workers=1, strict=strict)
 
 
 def read_back(data_dir, name, size=64):
@@ -143,9 +143,9 @@ def test_the_usual_splits(tmp_path):
     with h5py.File(tmp_path / "many.h5", "w") as file:
         file["data4x4"] = many.transpose(0, 3, 1, 2)
     for name, expected in (("ffhq", 10_000), ("celeb_a", 19_962), ("celeb_a_hq", 1_000), ("others", 1_000)):
-        form = forms.open_form(tmp_path / "many.h5", size=4)
-        plan = Plan("many.h5", form.fingerprint, name, images.Target(4, 3), "png", 95, "")
-        parts = pack.shards(plan, form)
+        reader = readers.open_reader(tmp_path / "many.h5", size=4)
+        plan = DatasetSpec("many.h5", reader.fingerprint, name, images.Target(4, 3), "png", 95, "")
+        parts = write.shards(plan, reader)
         held_out = [entry for shard in parts if shard.split == "test" for entry in shard.entries]
         assert len(held_out) == expected
         assert (held_out == list(range(20_010 - expected, 20_010))) == (name in ("ffhq", "celeb_a"))
@@ -154,13 +154,13 @@ def test_the_usual_splits(tmp_path):
 
 def test_what_lies_beside_the_images_does_not_shift_the_official_split(tmp_path, capsys):
     names = [f"{i:06d}.jpg" for i in range(202_599)]
-    form = files.Files(tmp_path, sorted([*names, "LICENSE.txt", "list_attr_celeba.csv"], key=natural), [], "")
-    parts = pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), form)
-    held_out = [form.names[entry] for shard in parts if shard.split == "test" for entry in shard.entries]
+    reader = files.Files(tmp_path, sorted([*names, "LICENSE.txt", "list_attr_celeba.csv"], key=natural), [], "")
+    parts = write.shards(DatasetSpec("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), reader)
+    held_out = [reader.names[entry] for shard in parts if shard.split == "test" for entry in shard.entries]
     assert held_out == names[-19_962:]
     assert capsys.readouterr().err == ""
     some = files.Files(tmp_path, names[:30_000], [], "")
-    pack.shards(Plan("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
+    write.shards(DatasetSpec("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
     assert "30,000 images, celeb_a has 202,599; the split will not be the usual one" in capsys.readouterr().err
 
 
@@ -176,17 +176,17 @@ def test_the_same_images_are_held_out_at_every_size(make, tmp_path):
 
 def test_a_machine_that_fails_loses_no_image(tmp_path, monkeypatch):
     folder = miniatures.folder(tmp_path / "images", IMAGES)
-    form, read = forms.open_form(folder, size=64), files.Files.read
+    reader, read = readers.open_reader(folder, size=64), files.Files.read
 
-    def failing(form, index):
+    def failing(reader, index):
         if index > 4:
             raise OSError(errno.EIO, "Input/output error", str(folder))
-        return read(form, index)
+        return read(reader, index)
 
     monkeypatch.setattr(files.Files, "read", failing)
-    plan = Plan("images", form.fingerprint, "faces", images.Target(64, 3), "png", 95, "3")
+    plan = DatasetSpec("images", reader.fingerprint, "faces", images.Target(64, 3), "png", 95, "3")
     with pytest.raises(OSError, match="Input/output error"):
-        list(convert(form, plan, entry) for entry in range(12))
+        list(encode_entry(reader, plan, entry) for entry in range(12))
     monkeypatch.undo()
     prepare(folder, tmp_path)
     assert sum(map(len, read_back(tmp_path, "faces/64"))) == 12
@@ -195,7 +195,7 @@ def test_a_machine_that_fails_loses_no_image(tmp_path, monkeypatch):
 def test_a_folder_called_avatars_is_not_taken_for_the_drawn_ones(tmp_path, monkeypatch):
     miniatures.folder(tmp_path / "avatars", IMAGES)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"avatars: a folder here is named so too; write \./avatars for it"):
+    with pytest.raises(UserError, match=r"avatars: a folder here has the same name; write \./avatars for it"):
         prepare("avatars", tmp_path)
     config = default.get_config().data
     config.path = "avatars"
@@ -225,7 +225,7 @@ def test_strict_refuses_what_is_not_as_it_should_be_and_loses_nothing(tmp_path):
     ) as error:
         prepare(folder, tmp_path / "out", strict=True)
     assert not (tmp_path / "out/faces/64/1.0.0").exists()
-    report = pathlib.Path(str(error.value).split("named in ")[1].split(". Mend")[0])
+    report = pathlib.Path(str(error.value).split("named in ")[1].split(". Correct")[0])
     assert len(report.read_text().splitlines()) == 4
     directory = prepare(folder, tmp_path / "out")
     assert (directory / "report.txt").read_text().splitlines() == [
@@ -242,7 +242,7 @@ def test_another_plan_for_the_same_place_is_refused_and_the_same_one_is_done_alr
     directory = prepare(folder, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert prepare(folder, tmp_path) == directory
-    with pytest.raises(UserError, match=r"holds another set \(target: .*lanczos.* there, .*box.* now\)"):
+    with pytest.raises(UserError, match=r"holds another data set \(target: .*lanczos.* there, .*box.* now\)"):
         prepare(folder, tmp_path, resize="box")
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
@@ -361,8 +361,8 @@ def test_the_command_that_prepare_prints_trains_at_the_prepared_size(tmp_path, r
 def test_every_command_that_prepare_prints_is_a_valid_experiment(name, tmp_path, monkeypatch):
     """At every size that can be trained, grey and RGB, in the usual place of data sets and elsewhere."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    for size, channels, root in itertools.product(advice.SIZES, (1, 3), (tmp_path, tmp_path / "it's here")):
-        words = shlex.split(advice.command(root / name / str(size) / "1.0.0", name, size, channels))
+    for size, channels, root in itertools.product(train_command.SIZES, (1, 3), (tmp_path, tmp_path / "it's here")):
+        words = shlex.split(train_command.command(root / name / str(size) / "1.0.0", name, size, channels))
         path, _, argument = words[3].removeprefix("--config=").partition(":")
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
         config = module.get_config(argument) if argument else module.get_config()
@@ -373,7 +373,7 @@ def test_every_command_that_prepare_prints_is_a_valid_experiment(name, tmp_path,
         config_lib.validate(config)
         assert (config.data.source, config.data.name) == ("tfds", f"{name}/{size}")
         assert (config.data.size, config.data.channels) == (size, channels)
-        assert packed.data_dir(config.data.path) == root
+        assert arrayrecord.data_dir(config.data.path) == root
 
 
 def test_a_size_that_cannot_be_trained_is_said_before_and_after(tmp_path, run_command):

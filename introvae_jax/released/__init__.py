@@ -1,1 +1,0 @@
-"""Weights that others have released: their files, read as data, and what they are called here."""

@@ -1,0 +1,1 @@
+"""Weights of PyTorch: reads .pth files safely, and maps released checkpoints to our networks."""
