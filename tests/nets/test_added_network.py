@@ -10,7 +10,7 @@ from configs import digits
 import introvae_jax
 from introvae_jax import nets
 from introvae_jax.errors import UserError
-from introvae_jax.training import loop
+from introvae_jax.training import train_loop
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "extending.md"
 
@@ -37,9 +37,9 @@ def configured():
 def test_the_network_of_the_page_trains_resumes_and_samples(strided, tmp_path):
     config = configured()
     config.steps = 2
-    loop.train(config, tmp_path / "run")
+    train_loop.train(config, tmp_path / "run")
     config.steps = 4
-    loop.train(config, tmp_path / "run")
+    train_loop.train(config, tmp_path / "run")
     model = introvae_jax.load(tmp_path / "run")
     assert model.step == 4
     images = model.sample(2)
