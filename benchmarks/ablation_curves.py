@@ -37,7 +37,7 @@ def main(_) -> None:
     figure.axes[0].set_ylabel("KL (nats)")
     figure.axes[0].legend(fontsize="small")
     figure.axes[len(shown)].set_ylabel("loss_rec")
-    with disk.whole_file(_TO.value) as temporary:
+    with disk.atomic_write(_TO.value) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
 
 

@@ -139,7 +139,7 @@ def plot(found: dict[str, dict[str, list[float]]], path: pathlib.Path) -> None:
     for empty in axes[len(names) :]:
         empty.set_axis_off()
     axes[0].legend()
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=90)
 
 

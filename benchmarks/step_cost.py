@@ -100,7 +100,7 @@ def plot(rates: dict[str, dict[int, float]], path: pathlib.Path) -> None:
         panel.set(yscale="log") if wide else panel.set_ylim(bottom=0)
         panel.set_xticklabels(list(map(str, ladder)))
         panel.minorticks_off()
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 

@@ -30,7 +30,7 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
         raise UserError(f"{path}: {error}") from error
 
 
-def place(path: str | os.PathLike) -> pathlib.Path | epath.Path:
+def resolve(path: str | os.PathLike) -> pathlib.Path | epath.Path:
     """As `expand`, or for gs://BUCKET/... the path in a bucket. Raises UserError if it is neither."""
     return bucket.at(path) if "://" in os.fspath(path) else expand(path)
 
@@ -41,7 +41,7 @@ def cache_dir() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Atomic write: gives a temporary path to write to, which is renamed to `path` at the end.
 
     path: on this machine or in a bucket. Raises OSError if it cannot be written.
@@ -72,7 +72,7 @@ def require_files(directory: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def only_one(path: str | os.PathLike, purpose: str) -> Iterator[None]:
+def file_lock(path: str | os.PathLike, purpose: str) -> Iterator[None]:
     """Holds a lock on the file `path`, on this machine or a network disk; it ends with the process, however that ends.
 
     purpose: what errors of other processes say, "training". A file beside `path`, PATH.owner, tells who holds the lock.

@@ -51,13 +51,13 @@ _OUT = flags.DEFINE_string("out", None, "NAME.json for the record, instead of a 
 def main(_: Sequence[str]) -> None:
     """Scores what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
-        from introvae_jax import programs
+        from introvae_jax import compilation_cache
         from introvae_jax.evaluation import evaluator
 
     default = DEFAULT_METRICS.split(",") if _FAKE.value is None else ["fid"]
     _refuse_unused(default if _METRICS.value is None else _METRICS.value)
     with progress.phase("starting the devices"):
-        programs.keep()
+        compilation_cache.enable()
     options = evaluator.Options(
         metrics=default if _METRICS.value is None else _METRICS.value, workdir=_WORKDIR.value, step=_STEP.value,
         weights=_WEIGHTS.value, real=_REAL.value, fake=_FAKE.value, split=_SPLIT.value, data_path=_DATA_PATH.value,

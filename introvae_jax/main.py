@@ -53,7 +53,7 @@ def main(_) -> None:
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
         import jax
 
-        from introvae_jax import processes, programs
+        from introvae_jax import compilation_cache, processes
         from introvae_jax.training import train_loop
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])
@@ -61,7 +61,7 @@ def main(_) -> None:
     processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, peer_timeout=_PEER_TIMEOUT.value)
     progress.of_process(jax.process_index() if processes.several() else None)
     with progress.phase("starting the devices"):
-        programs.keep()
+        compilation_cache.enable()
     trained = train_loop.train(
         CONFIG.value, WORKDIR.value or default_workdir(argument, overrides, CONFIG.value.data.source),
         step_timeout=_STEP_TIMEOUT.value, peer_timeout=_PEER_TIMEOUT.value, profile=_PROFILE.value,

@@ -47,7 +47,7 @@ def curves(
         axes.set(title=title, xlabel="step")
         if axes.lines:
             axes.legend()
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 

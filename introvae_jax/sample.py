@@ -20,7 +20,7 @@ if __name__ == "__main__":
     errors.announce()
     IMPORTING = progress.phase("importing JAX and its libraries")
 
-from introvae_jax import model, programs, sampling
+from introvae_jax import compilation_cache, model, sampling
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a run; its latest checkpoint is used.")
 _STEP = flags.DEFINE_string("step", "latest", 'Step of another checkpoint, or "best".')
@@ -51,7 +51,7 @@ def main(_) -> None:
     )
     sampling.check(options)
     with progress.phase("starting the devices"):
-        programs.keep()
+        compilation_cache.enable()
     trained = model.load(_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value)
     out = sampling.write(trained, options, _WORKDIR.value)
     print(f"{out}: {_MODE.value}, checkpoint of step {trained.step}, {trained.weights} weights")

@@ -58,7 +58,7 @@ def write(trained: model.Model, options: Options, workdir: str) -> pathlib.Path:
     check(options)
     if len(trained.image_shape) == 1 and options.mode != "sample":
         raise UserError(f"--mode={options.mode}: {workdir} is a model of points; it has --mode=sample")
-    out = disk.place(options.out) if options.out else disk.place(workdir) / f"{options.mode}.png"
+    out = disk.resolve(options.out) if options.out else disk.resolve(workdir) / f"{options.mode}.png"
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[options.mode]
     try:
         make(trained, options, out)
@@ -110,7 +110,7 @@ def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) 
         reach = densities.DENSITIES[trained.config["data"]["name"]].reach
         pictures.save(plots.points({f"{num} samples": points}, reach), out)
         return
-    with disk.whole_file(out) as temporary:
+    with disk.atomic_write(out) as temporary:
         np.savetxt(temporary, points, fmt="%.6g", delimiter=",", header="x,y", comments="")
 
 
@@ -135,7 +135,7 @@ def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pat
     empty for latents on the sphere, which have none.
     """
     with (
-        disk.whole_file(out.with_suffix(".csv")) as temporary,
+        disk.atomic_write(out.with_suffix(".csv")) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         rows = csv.writer(file)

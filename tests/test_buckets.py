@@ -100,7 +100,7 @@ def check_refusal(result, *parts):
 
 
 def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_device, run_command):
-    workdir = disk.place("gs://runs/digits")
+    workdir = disk.resolve("gs://runs/digits")
     command = [sys.executable, "-m", "introvae_jax.main", *TINY, f"--workdir={workdir}"]
     with subprocess.Popen(command, env=one_device | server, text=True, stderr=subprocess.PIPE) as process:
         try:
@@ -121,7 +121,7 @@ def test_a_run_killed_goes_on_and_is_sampled_and_scored_where_it_is(server, one_
 
     result = run_command("introvae_jax.sample", f"--workdir={workdir}", "--num=2", "--out=gs://runs/samples", **server)
     assert result.returncode == 0, result.stderr
-    first = (disk.place("gs://runs/samples") / "seed_000000.png").read_bytes()
+    first = (disk.resolve("gs://runs/samples") / "seed_000000.png").read_bytes()
     assert first.startswith(b"\x89PNG")
 
     _, record = evaluator.evaluate(evaluator.Options(metrics=["active_units"], workdir="gs://runs/digits"))
@@ -141,22 +141,25 @@ def test_a_bucket_that_is_not_there_or_closed_is_one_line(server, run_command):
 
 
 def test_a_file_in_a_bucket_is_there_whole_or_not_at_all(server):
-    path = disk.place("gs://runs/whole.txt")
-    with pytest.raises(KeyError), disk.whole_file(path) as temporary:
+    path = disk.resolve("gs://runs/whole.txt")
+    with pytest.raises(KeyError), disk.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise KeyError
     assert not path.exists()
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         temporary.write_text("all")
         assert not path.exists()
     assert path.read_text() == "all"
-    with pytest.raises(OSError, match="could not be written") as caught, disk.whole_file("gs://nowhere/a") as temporary:
+    with (
+        pytest.raises(OSError, match="could not be written") as caught,
+        disk.atomic_write("gs://nowhere/a") as temporary,
+    ):
         temporary.write_text("all")
     assert caught.value.filename == "gs://nowhere/a"
 
 
 def test_files_grow_in_a_bucket_and_go_on_growing_after_a_restart(server):
-    folder = disk.place("gs://runs/growing")
+    folder = disk.resolve("gs://runs/growing")
     for word in ("one ", "two "):
         spool = bucket.Spool(folder)
         spool.fetch("log")
@@ -167,7 +170,7 @@ def test_files_grow_in_a_bucket_and_go_on_growing_after_a_restart(server):
 
 
 def test_a_log_that_cannot_be_uploaded_is_told_once(server):
-    spool = bucket.Spool(disk.place("gs://nowhere/run"))
+    spool = bucket.Spool(disk.resolve("gs://nowhere/run"))
     (spool.local / "log").write_text("words")
     spool.publish()
     with pytest.raises(OSError, match="could not be written"):
@@ -177,14 +180,14 @@ def test_a_log_that_cannot_be_uploaded_is_told_once(server):
 
 def test_places_that_are_no_bucket(monkeypatch):
     with pytest.raises(UserError, match="s3://runs/digits: must be a folder, or gs://BUCKET/RUN"):
-        disk.place("s3://runs/digits")
+        disk.resolve("s3://runs/digits")
     with pytest.raises(UserError, match="gs:///digits: must be a folder"):
-        disk.place("gs:///digits")
+        disk.resolve("gs:///digits")
     with pytest.raises(UserError, match="gs://runs/images: only --workdir and --out"):
         disk.expand("gs://runs/images")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match=r"pip install '\.\[gcs\]'"):
-        disk.place("gs://runs/digits")
+        disk.resolve("gs://runs/digits")
 
 
 def test_tensorboard_s_file_is_cut_into_parts_in_order(tmp_path):

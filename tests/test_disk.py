@@ -22,7 +22,7 @@ from introvae_jax import disk, errors
 disk.UNLOCKING = 0.2
 folder = pathlib.Path(sys.argv[1])
 try:
-    with disk.only_one(folder / ".lock", "working"), (folder / "log").open("a") as log:
+    with disk.file_lock(folder / ".lock", "working"), (folder / "log").open("a") as log:
         for _ in range(40):
             print(os.getpid(), file=log, flush=True)
             time.sleep(0.02)
@@ -56,7 +56,7 @@ def test_of_two_at_once_one_works_and_a_dead_one_holds_no_lock(tmp_path, delay, 
         elif process.returncode == 0:
             assert lines.count(str(process.pid)) == 40
     assert killed or 0 in (first.returncode, second.returncode)
-    with disk.only_one(tmp_path / ".lock", "looking"):
+    with disk.file_lock(tmp_path / ".lock", "looking"):
         pass
     assert not (tmp_path / ".lock").exists()
 
@@ -64,9 +64,9 @@ def test_of_two_at_once_one_works_and_a_dead_one_holds_no_lock(tmp_path, delay, 
 def test_the_owner_is_named_even_in_its_own_process(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "UNLOCKING", 0)
     with (
-        disk.only_one(tmp_path / ".lock", "training"),
+        disk.file_lock(tmp_path / ".lock", "training"),
         pytest.raises(UserError, match=rf"training there now \(process {os.getpid()} on .* since \d+-"),
-        disk.only_one(tmp_path / ".lock", "training"),
+        disk.file_lock(tmp_path / ".lock", "training"),
     ):
         pass
 
@@ -74,7 +74,7 @@ def test_the_owner_is_named_even_in_its_own_process(tmp_path, monkeypatch):
 def test_a_lock_file_that_a_dead_owner_left_locks_nothing(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / ".lock.owner").write_text("training there now (process 1 on nowhere)")
-    with disk.only_one(tmp_path / ".lock", "training"):
+    with disk.file_lock(tmp_path / ".lock", "training"):
         assert f"process {os.getpid()} on " in (tmp_path / ".lock.owner").read_text()
     assert list(tmp_path.iterdir()) == []
 
@@ -95,6 +95,6 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capfd, 
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with disk.only_one(tmp_path / ".lock", "training"):
+    with disk.file_lock(tmp_path / ".lock", "training"):
         pass
     assert f"{tmp_path}: no file locks there" in capfd.readouterr().err

@@ -40,7 +40,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
-        place = disk.place(workdir)
+        place = disk.resolve(workdir)
         files.require_supported_path(_absolute(place))
         self.directory = _absolute(place) / "checkpoints"
         if bucket.is_bucket(self.directory):

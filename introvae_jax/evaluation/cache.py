@@ -45,7 +45,7 @@ class Cache:
             if part.accumulator is MomentsAccumulator:
                 key = self._key(part, extractors)
                 try:
-                    with disk.whole_file(self._path(key)) as temporary, temporary.open("wb") as file:
+                    with disk.atomic_write(self._path(key)) as temporary, temporary.open("wb") as file:
                         np.savez(file, mu=moments.mean, sigma=moments.covariance, stamp=key)
                 except OSError as error:
                     warn(f"{self._directory}: statistics of real images are not kept ({error.strerror or error})")

@@ -177,7 +177,7 @@ def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -
 
 def _record_path(options: Options) -> pathlib.Path | None:
     if options.out is not None:
-        path = disk.place(options.out)
+        path = disk.resolve(options.out)
         if path.suffix != ".json":
             raise UserError(f"--out={options.out}: must be NAME.json; the table goes to NAME.md")
         for each in (path, path.with_suffix(".md")):
@@ -188,4 +188,4 @@ def _record_path(options: Options) -> pathlib.Path | None:
         return None
     now = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     asked = hashlib.sha256(repr(options).encode()).hexdigest()[:4]  # two of one second are told apart
-    return disk.place(options.workdir) / "evaluations" / f"{now}_{asked}.json"
+    return disk.resolve(options.workdir) / "evaluations" / f"{now}_{asked}.json"

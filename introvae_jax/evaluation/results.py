@@ -73,12 +73,12 @@ def table(results: Sequence[Result]) -> str:
 
 def save(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     """Writes `path` (JSON) and the table beside it (.md). Raises OSError if it cannot."""
-    path = disk.place(path)
+    path = disk.resolve(path)
     for file, text in (
         (path, json.dumps(record(results), indent=1) + "\n"),
         (path.with_suffix(".md"), table(results) + "\n"),
     ):
-        with disk.whole_file(file) as temporary:
+        with disk.atomic_write(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -77,7 +77,7 @@ def _download(url: str, target: pathlib.Path, sha256: str, size: int, flag: str)
         target.parent.mkdir(parents=True, exist_ok=True)
         disk.require_space(target.parent, size, target.name, "the download begins anew")
         lock = target.with_name(f".{target.name}.lock")
-        with disk.only_one(lock, f"downloading {target.name}"), disk.whole_file(target) as temporary:
+        with disk.file_lock(lock, f"downloading {target.name}"), disk.atomic_write(target) as temporary:
             _fetch(url, temporary)
             found = hashes.sha256_file(temporary)
             if found != sha256.lower():

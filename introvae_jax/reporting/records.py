@@ -46,7 +46,7 @@ def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Reco
 
 def read_metrics(path: str | os.PathLike) -> list[Record]:
     """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
-    return read(disk.place(path), is_metrics)[0]
+    return read(disk.resolve(path), is_metrics)[0]
 
 
 def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
@@ -57,7 +57,7 @@ def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
     if bad:
         aside = path.with_name(f"{path.name}.bad")
         before = aside.read_bytes() if aside.exists() else b""
-        with disk.whole_file(aside) as temporary:
+        with disk.atomic_write(aside) as temporary:
             temporary.write_bytes(before + b"".join(line + b"\n" for line in bad.values()))
         write(path, good)
         numbers = ", ".join(map(str, bad))
@@ -67,7 +67,7 @@ def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
 
 def write(path: pathlib.Path, records: list[Record]) -> None:
     """Writes the whole file anew, atomically."""
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     now = config_lib.to_dict(config)
     if changes := _changes(_read(path), now):
         progress.say(f"{path}: changed since the last start: {'; '.join(changes)}")
-    with disk.whole_file(path) as temporary:
+    with disk.atomic_write(path) as temporary:
         temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 

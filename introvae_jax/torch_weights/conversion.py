@@ -33,7 +33,7 @@ def convert(
     family: "introvae" or "soft_introvae". config: None takes the default one with the sizes found in the file.
     Raises UserError if the file is not a weights file, does not fit `config`, or the directory is in use.
     """
-    weights, workdir = disk.expand(weights), disk.place(workdir)
+    weights, workdir = disk.expand(weights), disk.resolve(workdir)
     if bucket.is_bucket(workdir):
         bucket.require(workdir, writes=True)
     _refuse_used(workdir)
@@ -54,7 +54,7 @@ def convert(
     with progress.phase("converting the weights"):
         converted = mapping.variables(named, found.networks(BLOCK_NORM[family]), found, str(weights))
     try:
-        with _only_one(workdir):
+        with _locked(workdir):
             _refuse_used(workdir)
             write(
                 config,
@@ -98,13 +98,13 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
 
 
 @contextlib.contextmanager
-def _only_one(workdir: pathlib.Path) -> Iterator[None]:
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
     """Holds the lock that training holds. A bucket has no locks."""
     if bucket.is_bucket(workdir):
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with disk.only_one(workdir / ".lock", "converting weights"):
+    with disk.file_lock(workdir / ".lock", "converting weights"):
         yield
 
 

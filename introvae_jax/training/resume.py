@@ -50,7 +50,7 @@ def exclusive(workdir: pathlib.Path, watch: Watch) -> Iterator[None]:
         if jax.process_index() == 0 and not bucket.is_bucket(workdir):
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(disk.only_one(workdir / ".lock", "training"))
+                stack.enter_context(disk.file_lock(workdir / ".lock", "training"))
             except UserError as error:
                 refused = str(error)
             except OSError as error:

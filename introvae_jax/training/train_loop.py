@@ -54,7 +54,7 @@ def train(
     config_lib.validate(config)
     trace, replicas = Trace(profile), parallel.replicas()
     memory.require_fit(config, replicas)
-    workdir = disk.place(workdir)
+    workdir = disk.resolve(workdir)
     with progress.phase("opening the images"):
         splits = source.open_splits(config.data)
     experiment = Experiment(config, replicas)

@@ -302,8 +302,8 @@ def test_two_at_the_same_place_at_once_are_refused(tmp_path):
     from introvae_jax import disk
 
     (tmp_path / "lock").touch()
-    with disk.only_one(tmp_path / "lock", "preparing this data set"):
-        probe = f"from introvae_jax import disk\nwith disk.only_one({str(tmp_path / 'lock')!r}, 'preparing'): pass"
+    with disk.file_lock(tmp_path / "lock", "preparing this data set"):
+        probe = f"from introvae_jax import disk\nwith disk.file_lock({str(tmp_path / 'lock')!r}, 'preparing'): pass"
         other = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "another process is preparing this data set there now (process " in other.stderr
 

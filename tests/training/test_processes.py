@@ -153,7 +153,7 @@ def test_the_others_end_with_a_line_when_one_is_gone(tmp_path, pair, number, who
 
 def test_a_second_job_in_a_work_directory_in_use_is_refused_by_all_its_processes(tmp_path, pair):
     (tmp_path / "run").mkdir()
-    with disk.only_one(tmp_path / "run/.lock", "training"):
+    with disk.file_lock(tmp_path / "run/.lock", "training"):
         statuses, said = ended(pair([tmp_path / "run"] * 2))
     assert statuses == [1, 1]
     for text in said:

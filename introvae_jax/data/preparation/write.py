@@ -36,7 +36,7 @@ def write_dataset(
     partial = final.parent / f".incomplete-{spec.digest()}"
     todo = shards(spec, reader)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with disk.only_one(final.parent / ".lock", "preparing this data set"):
+    with disk.file_lock(final.parent / ".lock", "preparing this data set"):
         if (final / "manifest.json").exists():
             _require_same(final, spec)
             shutil.rmtree(partial, ignore_errors=True)  # left by a kill between the last two steps
@@ -99,12 +99,12 @@ def _write_shard(
     size = sum(map(len, examples))
     what = f"shard {shard.number} of {shard.split}"
     disk.require_space(partial, 2 * size, what, resume="it resumes from the last whole shard")
-    with disk.whole_file(partial / "data" / shard.filename(spec.name)) as temporary:
+    with disk.atomic_write(partial / "data" / shard.filename(spec.name)) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # the images are compressed
         for example in examples:
             writer.write(example)
         writer.close()
-    with disk.whole_file(_record_path(partial, shard)) as temporary:
+    with disk.atomic_write(_record_path(partial, shard)) as temporary:
         temporary.write_text(json.dumps({"bytes": size, "rows": rows}), encoding="utf-8")
 
 

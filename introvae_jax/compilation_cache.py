@@ -17,7 +17,7 @@ from introvae_jax.errors import UserError
 SHORTEST = 0.5  # seconds of compiling below which it is done again
 
 
-def keep() -> None:
+def enable() -> None:
     """Lets JAX keep what it compiles in `disk.cache_dir()`, unless JAX_COMPILATION_CACHE_DIR names a place, or none.
 
     To be called once the processes of a job are joined, for it starts the backend. What cannot be written is

@@ -44,9 +44,9 @@ def test_a_second_run_finds_what_the_first_compiled(run_command, tmp_path):
 START = """
 import warnings
 import jax, jax.numpy as jnp
-from introvae_jax import programs
-programs.SHORTEST = 0.0
-programs.keep()
+from introvae_jax import compilation_cache
+compilation_cache.SHORTEST = 0.0
+compilation_cache.enable()
 print(jax.jit(lambda x: (3 * x).sum())(jnp.arange(8.0)))
 warnings.warn("another warning")
 """
