@@ -20,10 +20,10 @@ def curves(
 ) -> None:
     """Plots losses, adversarial health and the `scored` figures over steps into a PNG.
 
-    margin: drawn as a line, if any.
+    margin: of all steps, drawn as a line; None where there is none or the records hold it.
     """
     panels = {
-        "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake"),
+        "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake", "margin"),
         "reconstruction (half squared error)": ("loss_rec",),
         "active share of the hinges, or exp(ELBO)": (
             "hinge_rec_active",
@@ -33,6 +33,8 @@ def curves(
         ),
         "gradient norm": ("grad_norm_encoder", "grad_norm_decoder"),
     }
+    if any("beta" in record for record in records):
+        panels["beta"] = ("beta",)
     panels |= {f"{name} of the averaged weights": (name,) for name in scored}
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
@@ -45,10 +47,11 @@ def curves(
             points = [(r["step"], r[name]) for r in records if name in r]
             if points:
                 marker = "." if name in scored or len(points) <= FEW else None
-                axes.plot(*zip(*points, strict=True), label=name, marker=marker)
+                style = {"color": "grey", "linestyle": ":"} if name == "margin" else {}
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker, **style)
         if title.startswith("KL") and margin is not None:
             axes.axhline(margin, color="grey", linestyle=":", label="margin")
-        if title.startswith(("gradient", "reconstruction")):
+        if title.startswith(("gradient", "reconstruction", "beta")):
             axes.set_yscale("log")
         axes.set(title=title, xlabel="step")
         if axes.lines:

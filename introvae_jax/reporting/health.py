@@ -13,10 +13,10 @@ Record = Mapping[str, float]
 PERSISTENCE = 3  # records
 PATIENCE = 10  # records until a run should have learnt anything at all
 
-# What makes an objective's reconstructions better.
+# What makes an objective's reconstructions better. beta, margin: the keys that set them.
 REMEDIES = {
-    "introvae": "raise beta, or lower alpha_d, the margin or the learning rate",
-    "vae": "raise beta, or lower the learning rate",
+    "introvae": "raise {beta}, or lower alpha_d, {margin} or the learning rate",
+    "vae": "raise {beta}, or lower the learning rate",
     "soft_introvae": "raise beta, or lower the learning rate",
     "age": "raise match_x, or lower the learning rate",
 }
@@ -30,8 +30,26 @@ class Facts:
     constant_error: float
 
     @property
+    def beta(self) -> str:
+        """The key of config.objective that sets the weight of the reconstruction term."""
+        return "auto_beta" if self.objective.get("auto_beta") else "beta"
+
+    def margin_at(self, record: Record) -> float:
+        """The margin in nats, of the steps of `record` if it moves."""
+        return record.get("margin", self.objective["margin"])
+
+    @property
+    def lower_margin(self) -> str:
+        """How to lower the margin."""
+        if self.objective.get("margin_offset"):
+            return f"Lower margin_offset ({self.objective['margin_offset']:g})"
+        return f"Lower the margin ({self.objective['margin']:g}) to a few nats above where kl_real settles in a VAE"
+
+    @property
     def remedy(self) -> str:
-        return REMEDIES.get(self.objective["name"], "lower the learning rate")
+        text = REMEDIES.get(self.objective["name"], "lower the learning rate")
+        margin = "margin_offset" if self.objective.get("margin_offset") else "the margin"
+        return text.format(beta=self.beta, margin=margin)
 
 
 def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
@@ -59,26 +77,26 @@ def learns_nothing(records: Sequence[Record], facts: Facts) -> str | None:
 
 def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     """Generated images are pushed far beyond the margin and the decoder cannot follow."""
-    last, margin = records[-1], facts.objective["margin"]
+    last, margin = records[-1], facts.margin_at(records[-1])
     if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
         return None
     if min(last["kl_rec"], last["kl_fake"]) < 1.5 * margin or last["kl_real"] > margin:
         return None
     return (
         f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
-        f"{margin:g} and both hinges are off. Lower the margin to a few nats above where kl_real settles in a VAE, "
-        "raise alpha_d or beta, or lower the learning rate"
+        f"{margin:.4g} and both hinges are off. {facts.lower_margin}, raise alpha_d or {facts.beta}, or lower the "
+        "learning rate"
     )
 
 
 def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
     """Real images lie beyond the margin, so that nothing sets generated ones apart from them."""
-    last, margin = records[-1], facts.objective["margin"]
+    last, margin = records[-1], facts.margin_at(records[-1])
     if "hinge_rec_active" not in last or last["kl_real"] <= margin or last["hinge_rec_active"] > 0.2:
         return None
     return (
-        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:g}), so generated images are "
-        "not told from real ones. Raise the margin to a few nats above kl_real, or lower beta"
+        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:.4g}), so generated images are "
+        f"not told from real ones. Raise the margin to a few nats above kl_real, or lower {facts.beta}"
     )
 
 
@@ -90,11 +108,10 @@ def margin_too_high(records: Sequence[Record], facts: Facts) -> str | None:
     if last["kl_real"] < 1 or last["kl_gap"] < 0.3 * last["kl_real"]:
         return None
     warm_up = [record["kl_real"] for record in records if "hinge_rec_active" not in record]
-    settled = f" ({warm_up[-1]:.1f})" if warm_up else ""
+    settled = f" (kl_real {warm_up[-1]:.1f} at the end of the warm-up)" if warm_up else ""
     return (
         f"the margin is too high: loss_rec rose from {best:.3g} to {last['loss_rec']:.3g} and the gap to "
-        f"{last['kl_gap']:+.1f}. Lower the margin ({facts.objective['margin']:g}) to a few nats above kl_real at the "
-        f"end of the warm-up{settled}, or raise beta"
+        f"{last['kl_gap']:+.1f}{settled}. {facts.lower_margin}, or raise {facts.beta}"
     )
 
 

@@ -216,6 +216,8 @@ def summary(record: dict[str, float], total: int, batch_size: int, pauses: Pause
         parts.append(f"hinge rec {record['hinge_rec_active']:.0%} fake {record['hinge_fake_active']:.0%}")
     if "exp_elbo_rec" in record:
         parts.append(f"exp(ELBO) rec {record['exp_elbo_rec']:.3f} fake {record['exp_elbo_fake']:.3f}")
+    if "beta" in record:
+        parts.append(f"beta {record['beta']:.3g}")
     parts.append(f"loss E {record['loss_encoder']:.2f} D {record['loss_decoder']:.2f}")
     return " | ".join(parts)
 

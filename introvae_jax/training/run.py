@@ -155,7 +155,8 @@ class Run:
     def draw_curves(self) -> None:
         """curves.png of everything in metrics.jsonl."""
         records = pictures.read_records(self.workdir / "metrics.jsonl")
-        margin = self.config.objective.margin if self.config.objective.name == "introvae" else None
+        objective = self.config.objective
+        margin = objective.margin if objective.name == "introvae" and not objective.margin_offset else None
         scored = dict.fromkeys(name for record in records if "loss_rec" not in record for name in record)
         shown = [name for name in headlines(scored) if name not in NO_TERMS][:MOST_SCORES]
         with self._unless_unwritable():

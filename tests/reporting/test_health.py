@@ -31,8 +31,12 @@ SICK = {
 }  # fmt: skip
 
 
-def advice(records):
-    doctor = Health(FACTS)
+AUTOMATIC = Facts(FACTS.objective | {"margin": 110.0, "margin_offset": 3.0, "auto_beta": 1.0}, constant_error=26.0)
+MOVING = HEALTHY | {"kl_real": 30.0, "kl_rec": 35.6, "kl_fake": 34.4, "margin": 33.0}
+
+
+def advice(records, facts=FACTS):
+    doctor = Health(facts)
     return [doctor.advise(record) for record in records]
 
 
@@ -69,6 +73,22 @@ def test_real_images_beyond_the_margin_are_one_illness_and_not_two():
                         "hinge_rec_active": 0.0, "hinge_fake_active": 0.0}  # fmt: skip
     (line,) = sum(advice([HEALTHY] * 5 + [beyond] * 9), [])  # noqa: RUF017
     assert "the margin is too low" in line
+
+
+AUTOMATIC_SICK = {
+    health.encoder_wins: ({"hinge_rec_active": 0.0, "hinge_fake_active": 0.01, "kl_rec": 90.0, "kl_fake": 80.0},
+                          "margin 33 and both hinges are off. Lower margin_offset (3), raise alpha_d or auto_beta,"),
+    health.margin_too_high: ({"loss_rec": 16.0, "kl_gap": 15.0}, "Lower margin_offset (3), or raise auto_beta"),
+    health.reconstruction_lost: ({"loss_rec": 23.2}, "raise auto_beta, or lower alpha_d, margin_offset or"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", AUTOMATIC_SICK)
+def test_rules_compare_with_a_margin_that_moves_and_name_the_keys_that_move_it(rule):
+    change, words = AUTOMATIC_SICK[rule]
+    assert advice([MOVING] * 30, AUTOMATIC) == [[]] * 30
+    (line,) = sum(advice([MOVING] * 5 + [MOVING | change] * PERSISTENCE, AUTOMATIC), [])  # noqa: RUF017
+    assert words in line
 
 
 def test_every_rule_has_a_case():

@@ -226,3 +226,29 @@ def test_curves_are_drawn_from_records(tmp_path):
     plots.curves(records, tmp_path / "curves.png", margin=30.0)
     assert Image.open(tmp_path / "curves.png").size == (1100, 700)
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_curves_show_a_margin_and_a_beta_that_move(tmp_path, monkeypatch):
+    drawn, save = {}, plots.Figure.savefig
+
+    def look_and_save(figure, *args, **options):
+        drawn.update(_lines(figure))
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(plots.Figure, "savefig", look_and_save)
+    records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0 * s} for s in (1, 2)]
+    plots.curves(records, tmp_path / "fixed.png", margin=30.0)
+    assert drawn["KL to the prior (nats)"]["margin"] == [30.0, 30.0]
+    assert "beta" not in drawn
+    moving = [{**record, "margin": record["kl_real"] + 3.0, "beta": record["step"] / 2} for record in records]
+    plots.curves(moving, tmp_path / "moving.png", margin=None)
+    assert drawn["KL to the prior (nats)"]["margin"] == [8.0, 13.0]
+    assert drawn["beta"]["beta"] == [0.5, 1.0]
+
+
+def _lines(figure):
+    """The values of each line by its label, by the title of its panel."""
+    return {
+        axes.get_title(): {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+        for axes in figure.axes
+    }
