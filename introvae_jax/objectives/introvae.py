@@ -58,7 +58,7 @@ class IntroVAE(base.Objective):
         margin = self._margin(kl_real)
         hinge_rec, active_rec, kl_rec = self._hinge(encode, rec, margin, mean)
         hinge_fake, active_fake, kl_fake = self._hinge(encode, fake, margin, mean)
-        weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, z, self.beta, self.auto_beta)
+        weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)
         if self.margin_offset > 0:
             moving = {**moving, "margin": margin}
         loss = kl_real + self.alpha * (hinge_rec + hinge_fake) + weighted
@@ -76,7 +76,7 @@ class IntroVAE(base.Objective):
         rec, fake = decode(jax.lax.stop_gradient(z)), decode(batch.zp)
         kl_rec, kl_fake = _mean_kl(encode, rec, mean), _mean_kl(encode, fake, mean)
         loss_rec = mean(terms.reconstruction(batch.x, rec))
-        weighted, _ = weighting.reconstruction_term(loss_rec, batch.x, z, self.beta, self.auto_beta)
+        weighted, _ = weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)
         return self.alpha_d * (kl_rec + kl_fake) + weighted, {}
 
 

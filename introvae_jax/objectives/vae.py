@@ -25,11 +25,11 @@ class VAE(base.Objective):
         z = terms.reparameterize(mu, logvar, batch.eps)
         kl_real = mean(terms.kl(mu, logvar))
         loss_rec = mean(terms.reconstruction(batch.x, decode(z)))
-        weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, z, self.beta, self.auto_beta)
+        weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)
         return self.beta_kl * kl_real + weighted, (z, {"kl_real": kl_real, "loss_rec": loss_rec, **moving})
 
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
         loss_rec = mean(terms.reconstruction(batch.x, decode(z)))
-        return weighting.reconstruction_term(loss_rec, batch.x, z, self.beta, self.auto_beta)[0], {}
+        return weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)[0], {}

@@ -7,25 +7,22 @@ import jax.numpy as jnp
 
 from introvae_jax.objectives.base import Terms
 
-ROUNDING = 1 / (12 * 255**2)  # mean squared error of 8-bit rounding: what no reconstruction needs to beat
+ROUNDING = 1 / (12 * 255**2)  # mean squared error of 8-bit rounding; keeps the weight finite at an error of 0
 
 
-def reconstruction_term(
-    loss_rec: jax.Array, x: jax.Array, z: jax.Array, beta: float, auto_beta: float
-) -> tuple[jax.Array, Terms]:
-    """The term, and its weight by name if that is automatic: scalars.
+def reconstruction_term(loss_rec: jax.Array, x: jax.Array, beta: float, auto_beta: float) -> tuple[jax.Array, Terms]:
+    """The term, a scalar, and the weight under the name "beta" if it is automatic.
 
-    loss_rec: half the squared error summed over an image, averaged over the global batch. x: images [B, ...], z:
-    latents [B, Z], both for their shapes. beta: the weight if auto_beta is 0.
+    loss_rec: half the squared error summed over an image, averaged over the global batch. x: images [B, H, W, C] in
+    [0, 1], for their shape. beta: the weight where auto_beta is 0.
 
-    Otherwise the term is auto_beta * Z * log(loss_rec), whose gradient is that of beta * loss_rec with
-    beta = auto_beta * Z / loss_rec. It is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et al.
-    2020, arXiv 2006.13202, section 4) of 2 * auto_beta * Z values instead of all of an image's, whose errors are not
-    independent. At its optimum for a linear decoder, every latent in use adds half a nat of noise to
-    beta * loss_rec: with auto_beta = 0.5 the error is that noise alone, above it the share of the noise falls.
+    Otherwise the term is auto_beta * N / 2 * log(MSE) for N values an image, whose gradient is that of beta * loss_rec
+    with beta = auto_beta / MSE. auto_beta = 1 is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et
+    al. 2020, arXiv 2006.13202, section 4). Below 1 it is that of auto_beta * N values: errors of neighbouring pixels
+    are not independent.
     """
     if auto_beta == 0:
         return beta * loss_rec, {}
-    floor = 0.5 * ROUNDING * math.prod(x.shape[1:])
-    nats = auto_beta * z.shape[-1]
-    return nats * jnp.log(loss_rec + floor), {"beta": nats / (loss_rec + floor)}
+    values = math.prod(x.shape[1:])
+    squared_error = 2 / values * loss_rec + ROUNDING
+    return auto_beta * values / 2 * jnp.log(squared_error), {"beta": auto_beta / squared_error}

@@ -11,7 +11,7 @@ from typing import Any
 Record = Mapping[str, float]
 
 PERSISTENCE = 3  # records
-PATIENCE = 10  # records until a run should have learnt anything at all
+PATIENCE = 10  # records until a run should have learnt anything at all, of the warm-up or of what follows it
 
 # What makes an objective's reconstructions better. beta, margin: the keys that set them.
 REMEDIES = {
@@ -129,6 +129,19 @@ def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     )
 
 
+def not_told_apart(records: Sequence[Record], facts: Facts) -> str | None:
+    """Both hinges are always active, and generated images still lie no farther from the prior than real ones."""
+    last = records[-1]
+    if sum("hinge_rec_active" in record for record in records) < PATIENCE or "hinge_rec_active" not in last:
+        return None
+    if min(last["hinge_rec_active"], last["hinge_fake_active"]) < 0.95 or last["kl_gap"] > 0 or last["kl_real"] < 1:
+        return None
+    return (
+        f"the encoder does not tell generated images from real ones: gap {last['kl_gap']:+.1f} with both hinges always "
+        f"active. Lower {facts.beta}, or raise alpha"
+    )
+
+
 def negative_gap(records: Sequence[Record], facts: Facts) -> str | None:
     """Soft-IntroVAE: generated images are nearer to the prior than real ones."""
     last = records[-1]
@@ -151,8 +164,8 @@ def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 RULES: tuple[Callable[[Sequence[Record], Facts], str | None], ...] = (
-    collapsed, learns_nothing, encoder_wins, margin_too_low, margin_too_high, decoder_wins, negative_gap,
-    reconstruction_lost,
+    collapsed, learns_nothing, encoder_wins, margin_too_low, margin_too_high, decoder_wins, not_told_apart,
+    negative_gap, reconstruction_lost,
 )  # fmt: skip
 
 

@@ -92,7 +92,18 @@ def test_rules_compare_with_a_margin_that_moves_and_name_the_keys_that_move_it(r
 
 
 def test_every_rule_has_a_case():
-    assert {*SICK, health.learns_nothing} == set(health.RULES)
+    assert {*SICK, health.learns_nothing, health.not_told_apart} == set(health.RULES)
+
+
+def test_a_game_that_does_not_begin_is_told_after_a_while():
+    """As on colour photographs of 32 pixels with beta 3; each run begins like this, for some hundred steps."""
+    stuck = MOVING | {"kl_real": 17.5, "kl_rec": 17.2, "kl_fake": 16.8, "kl_gap": -0.5, "margin": 20.5,
+                      "hinge_rec_active": 0.97, "hinge_fake_active": 0.99}  # fmt: skip
+    given = advice([WARM_UP] * 5 + [stuck] * (PATIENCE + PERSISTENCE), AUTOMATIC)
+    (line,) = sum(given, [])  # noqa: RUF017
+    assert given.index([line]) == 5 + PATIENCE + PERSISTENCE - 2
+    assert "gap -0.5 with both hinges always active. Lower auto_beta, or raise alpha" in line
+    assert not any(advice([WARM_UP] * 5 + [stuck] * (PATIENCE - 1) + [MOVING] * 5, AUTOMATIC))
 
 
 def test_a_run_that_never_learns_is_told_after_a_while():
