@@ -16,13 +16,12 @@ def reconstruction_term(loss_rec: jax.Array, x: jax.Array, beta: float, auto_bet
     loss_rec: half the squared error summed over an image, averaged over the global batch. x: images [B, H, W, C] in
     [0, 1], for their shape. beta: the weight where auto_beta is 0.
 
-    Otherwise the term is auto_beta * N / 2 * log(MSE) for N values an image, whose gradient is that of beta * loss_rec
-    with beta = auto_beta / MSE. auto_beta = 1 is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et
-    al. 2020, arXiv 2006.13202, section 4). Below 1 it is that of auto_beta * N values: errors of neighbouring pixels
-    are not independent.
+    Otherwise the term is auto_beta * log(loss_rec). Its gradient is that of beta * loss_rec with
+    beta = auto_beta / loss_rec: the weighted error is auto_beta nats at all times. With half the number of an image's
+    values for auto_beta this is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et al. 2020, arXiv
+    2006.13202, section 4); fewer nats count fewer values, as errors of an image are far from independent.
     """
     if auto_beta == 0:
         return beta * loss_rec, {}
-    values = math.prod(x.shape[1:])
-    squared_error = 2 / values * loss_rec + ROUNDING
-    return auto_beta * values / 2 * jnp.log(squared_error), {"beta": auto_beta / squared_error}
+    error = loss_rec + 0.5 * ROUNDING * math.prod(x.shape[1:])
+    return auto_beta * jnp.log(error), {"beta": auto_beta / error}

@@ -52,8 +52,8 @@ def error(target, image):
 
 
 def weighted(s, ae):
-    rounding = 1 / 12 / 255**2  # the squared error that 8 bits leave on average
-    return s["auto_beta"] * VALUES / 2 * np.log(2 * ae / VALUES + rounding) if s.get("auto_beta") else s["beta"] * ae
+    rounding = VALUES / 24 / 255**2  # half the squared error that 8 bits leave on average
+    return s["auto_beta"] * np.log(ae + rounding) if s.get("auto_beta") else s["beta"] * ae
 
 
 def vae_encoder(e, frozen, s, b):

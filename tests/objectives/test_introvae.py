@@ -87,11 +87,11 @@ def test_a_relative_margin_lies_above_the_mean_kl_of_the_real_images(hinge):
 
 def test_the_automatic_beta_by_hand():
     loss_e, loss_d, terms = losses("introvae", auto_beta=2.0)
-    error = 0.1**2 + 1 / 12 / 255**2  # the second is that of rounding to 8 bits
+    error = AE + 0.5 / 12 / 255**2  # the second is that of rounding to 8 bits
     hinges = 20.0 - KL_REC - KL_FAKE
     np.testing.assert_allclose(terms["beta"], 2.0 / error, rtol=1e-4)
-    np.testing.assert_allclose(loss_e, KL_REAL + 0.25 * hinges + np.log(error), rtol=1e-4)
-    np.testing.assert_allclose(loss_d, 0.5 * (KL_REC + KL_FAKE) + np.log(error), rtol=1e-4)
+    np.testing.assert_allclose(loss_e, KL_REAL + 0.25 * hinges + 2.0 * np.log(error), rtol=1e-4)
+    np.testing.assert_allclose(loss_d, 0.5 * (KL_REC + KL_FAKE) + 2.0 * np.log(error), rtol=1e-4)
 
 
 def test_the_automatic_beta_of_a_perfect_reconstruction_is_finite():
@@ -100,7 +100,7 @@ def test_the_automatic_beta_of_a_perfect_reconstruction_is_finite():
         error, jnp.zeros((3, 8, 8, 1)), 3.0, 0.5
     )
     slope, terms = jax.grad(weighted, has_aux=True)(error)
-    np.testing.assert_allclose([slope, terms["beta"]], 0.5 * 12 * 255**2, rtol=1e-5)
+    np.testing.assert_allclose([slope, terms["beta"]], 0.5 * 24 * 255**2 / 64, rtol=1e-5)
 
 
 def test_the_margin_is_compared_with_one_image_not_with_the_sum_over_the_batch():
