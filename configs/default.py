@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     objective.alpha = 0.25  # weight of the encoder's hinges (introvae)
     objective.alpha_d = 0.5  # weight of the decoder's KL terms (introvae)
     objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels (not age)
-    objective.auto_beta = 0.0  # nats that beta * reconstruction error is held at; 0 for a fixed beta (introvae, vae)
+    objective.auto_beta = 0.0  # beta = this * sqrt(values of an image) / reconstruction error; 0: beta (introvae, vae)
     objective.beta_kl = 1.0  # weight of the KL in the ELBO (vae, soft_introvae)
     objective.beta_neg = 256.0  # weight of the KL in exp(ELBO) of generated images (soft_introvae)
     objective.gamma = 0.0  # share of beta with which the decoder reconstructs generated images (soft_introvae)

@@ -16,12 +16,13 @@ def reconstruction_term(loss_rec: jax.Array, x: jax.Array, beta: float, auto_bet
     loss_rec: half the squared error summed over an image, averaged over the global batch. x: images [B, H, W, C] in
     [0, 1], for their shape. beta: the weight where auto_beta is 0.
 
-    Otherwise the term is auto_beta * log(loss_rec). Its gradient is that of beta * loss_rec with
-    beta = auto_beta / loss_rec: the weighted error is auto_beta nats at all times. With half the number of an image's
-    values for auto_beta this is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et al. 2020, arXiv
-    2006.13202, section 4); fewer nats count fewer values, as errors of an image are far from independent.
+    Otherwise the term is nats * log(loss_rec), nats = auto_beta * sqrt(N), for N values an image. Its gradient is that
+    of beta * loss_rec with beta = nats / loss_rec: the weighted error stays at that many nats. With nats = N / 2 this
+    is the Gaussian likelihood with the best variance (sigma-VAE, Rybkin et al. 2020, arXiv 2006.13202, section 4), for
+    N independent errors. Those of an image are not independent; the root is measured (docs/objectives.md).
     """
     if auto_beta == 0:
         return beta * loss_rec, {}
-    error = loss_rec + 0.5 * ROUNDING * math.prod(x.shape[1:])
-    return auto_beta * jnp.log(error), {"beta": auto_beta / error}
+    values = math.prod(x.shape[1:])
+    nats, error = auto_beta * math.sqrt(values), loss_rec + 0.5 * ROUNDING * values
+    return nats * jnp.log(error), {"beta": nats / error}

@@ -53,7 +53,7 @@ def error(target, image):
 
 def weighted(s, ae):
     rounding = VALUES / 24 / 255**2  # half the squared error that 8 bits leave on average
-    return s["auto_beta"] * np.log(ae + rounding) if s.get("auto_beta") else s["beta"] * ae
+    return s["auto_beta"] * VALUES**0.5 * np.log(ae + rounding) if s.get("auto_beta") else s["beta"] * ae
 
 
 def vae_encoder(e, frozen, s, b):

@@ -100,7 +100,7 @@ def test_the_automatic_beta_of_a_perfect_reconstruction_is_finite():
         error, jnp.zeros((3, 8, 8, 1)), 3.0, 0.5
     )
     slope, terms = jax.grad(weighted, has_aux=True)(error)
-    np.testing.assert_allclose([slope, terms["beta"]], 0.5 * 24 * 255**2 / 64, rtol=1e-5)
+    np.testing.assert_allclose([slope, terms["beta"]], 0.5 * 8 * 24 * 255**2 / 64, rtol=1e-5)
 
 
 def test_the_margin_is_compared_with_one_image_not_with_the_sum_over_the_batch():

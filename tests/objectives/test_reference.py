@@ -70,7 +70,7 @@ def test_a_step_follows_the_reference(case, order):
 @pytest.mark.parametrize(("name", "fixed"), [("vae", VAE), ("introvae", INTROVAE)])
 def test_the_automatic_beta_is_logged_and_moves_both_networks_as_a_fixed_one_of_its_size(name, fixed):
     automatic = one_step(name, fixed | {"auto_beta": 0.4}, "simultaneous", 1)
-    weight = 0.4 / automatic.terms["loss_rec"]
+    weight = 0.4 * reference.VALUES**0.5 / automatic.terms["loss_rec"]
     np.testing.assert_allclose(automatic.terms["beta"], weight, rtol=1e-4)
     same = one_step(name, fixed | {"beta": float(weight)}, "simultaneous", 1)
     for moved, expected in zip(jax.tree.leaves(automatic.after), jax.tree.leaves(same.after), strict=True):

@@ -86,7 +86,7 @@ def test_nothing_is_computed_twice(order, norm, devices):
 
 @pytest.mark.parametrize("order", step_lib.UPDATE_ORDERS)
 def test_a_relative_margin_and_an_automatic_beta_cost_nothing(order):
-    counted = convolutions("introvae", order, "batch", 1, margin_offset=3.0, auto_beta=40.0)
+    counted = convolutions("introvae", order, "batch", 1, margin_offset=3.0, auto_beta=2.5)
     assert counted == ideal("introvae", order, shared=order == "simultaneous")
 
 

@@ -163,7 +163,7 @@ def small_run(
 
 @pytest.mark.parametrize(
     ("hinge", "changes"),
-    [("batch", {}), ("sample", {}), ("sample", {"margin_offset": 3.0, "auto_beta": 40.0})],
+    [("batch", {}), ("sample", {}), ("sample", {"margin_offset": 3.0, "auto_beta": 2.5})],
     ids=["batch", "sample", "automatic"],
 )
 def test_one_and_four_devices_train_the_same_model(hinge, changes):
