@@ -43,12 +43,14 @@ def get_config() -> ml_collections.ConfigDict:
     objective.alpha = 0.25  # weight of the encoder's hinges (introvae)
     objective.alpha_d = 0.5  # weight of the decoder's KL terms (introvae)
     objective.beta = 0.5  # weight of the reconstruction term, half the squared error summed over pixels (not age)
+    objective.auto_beta = 0.0  # beta = this * sqrt(values of an image) / reconstruction error; 0: beta (introvae, vae)
     objective.beta_kl = 1.0  # weight of the KL in the ELBO (vae, soft_introvae)
     objective.beta_neg = 256.0  # weight of the KL in exp(ELBO) of generated images (soft_introvae)
     objective.gamma = 0.0  # share of beta with which the decoder reconstructs generated images (soft_introvae)
     objective.match_x = 20.0  # weight of the encoder's reconstruction term, absolute error a pixel (age)
     objective.match_z = 8.0  # weight of the decoder's latent term, one minus the cosine (age)
     objective.margin = 110.0  # m, the KL in nats up to which generated images are pushed (introvae)
+    objective.margin_offset = 0.0  # margin = mean KL of real images + this, in nats; 0 for a fixed margin (introvae)
     objective.hinge = "batch"  # "batch" (hinge of the mean) or "sample" (mean of hinges) (introvae)
     objective.update_order = "alternating"  # decoder's loss sees the updated encoder, or "simultaneous"
     objective.decoder_updates = 1  # of the decoder (and its EMA) for each of the encoder, in the warm-up too

@@ -26,7 +26,10 @@ PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
 # What a run does whose stored config is older than the key.
-BEFORE = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
+BEFORE = {
+    "objective.warmup_beta": 0.0, "objective.margin_offset": 0.0, "objective.auto_beta": 0.0, "optim.epsilon": 1e-8,
+    "optim.decay_factor": 0.1,
+}  # fmt: skip
 # What may differ between a run and its resumption: nothing that the next step's numbers depend on.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
@@ -50,8 +53,9 @@ MOST_CALIBRATION_IMAGES = 2**26
 _ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl", "optim.epsilon", "optim.decay_factor")
 _NOT_NEGATIVE = (
     "seed", "objective.alpha", "objective.alpha_d", "objective.margin", "objective.beta_neg", "objective.gamma",
-    "objective.match_x", "objective.match_z", "objective.warmup_beta", "objective.warmup_steps", "optim.clip_norm",
-    "data.cache_gib", "data.threads", "eval.every", "checkpoint.rollbacks",
+    "objective.match_x", "objective.match_z", "objective.warmup_beta", "objective.warmup_steps",
+    "objective.margin_offset", "objective.auto_beta", "optim.clip_norm", "data.cache_gib", "data.threads", "eval.every",
+    "checkpoint.rollbacks",
 )  # fmt: skip
 _BELOW_ONE = ("optim.beta1", "optim.beta2", "optim.ema_decay", "optim.decay_factor")
 RULED = (
@@ -130,7 +134,7 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
     """What a run on a 2-D density needs."""
     require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(map(repr, DENSITIES)))
     needed = {"model.network": "mlp", "model.norm": "none", "model.prior": "normal", "model.dtype": "float32",
-              "data.mirror": False, "data.dequantize": False}  # fmt: skip
+              "data.mirror": False, "data.dequantize": False, "objective.auto_beta": 0.0}  # fmt: skip
     for key, value in needed.items():
         require(values[key] == value, key, f"{value!r} for data.source = 'density'")
 

@@ -26,6 +26,8 @@ def curves(
     """
     levels = levels or {}
     panels = dict(panels) | {"gradient norm": ("grad_norm_encoder", "grad_norm_decoder")}
+    if any("beta" in record for record in records):
+        panels["beta"] = ("beta",)
     panels |= {f"{name} of the averaged weights": (name,) for name in scored}
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(11, 3.5 * rows), layout="constrained")
@@ -37,12 +39,12 @@ def curves(
         for name in names:
             points = [(r["step"], r[name]) for r in records if name in r]
             if points:
-                style = LEVEL if name in levels else {}
+                style = LEVEL if name == "margin" else {}
                 marker = "." if name in scored or len(points) <= FEW else None
                 axes.plot(*zip(*points, strict=True), label=name, marker=marker, **style)
             elif name in levels:
                 axes.axhline(levels[name], label=name, **LEVEL)
-        if title.startswith(("gradient", "reconstruction")):
+        if title.startswith(("gradient", "reconstruction", "beta")):
             axes.set_yscale("log")
         axes.set(title=title, xlabel="step")
         if axes.lines:

@@ -71,6 +71,8 @@ BAD = {
     "objective.beta_kl": (0.0, "above 0"),
     "objective.beta_neg": (-1.0, "0 or more"),
     "objective.warmup_beta": (-1.0, "0 or more"),
+    "objective.margin_offset": (-1.0, "0 or more"),
+    "objective.auto_beta": (-1.0, "0 or more"),
     "objective.decoder_updates": (0, "1 or more"),
     "model.prior": ("sphere", "'normal' for objective.name = 'introvae'"),
     "model.network": ("mlp", "'residual' for images"),
@@ -116,6 +118,19 @@ def test_a_size_without_its_channels_names_an_override_that_works(name, size):
     override = re.search(r'--config\.model\.channels="(.*)"', str(error.value))[1]
     config.model.channels = ast.literal_eval(override)
     config_lib.validate(config)
+
+
+def test_an_automatic_beta_holds_in_the_warm_up_and_for_images():
+    config = load("celebahq", "1024,released")
+    config.objective.auto_beta = 1.0
+    with pytest.raises(
+        UserError, match=r"objective\.warmup_beta = 2\.0: must be 0 where objective\.auto_beta is above 0"
+    ):
+        config_lib.validate(config)
+    points = load("toy2d")
+    points.objective.auto_beta = 1.0
+    with pytest.raises(UserError, match=r"objective\.auto_beta = 1\.0: must be 0\.0 for data\.source = 'density'"):
+        config_lib.validate(points)
 
 
 @pytest.mark.parametrize("word", ["ood", "ood100", " ood"])
@@ -169,7 +184,8 @@ def test_a_resumed_run_may_change_its_length_and_logging_only():
 
 def test_a_run_from_before_a_key_resumes_as_it_began():
     """What a run without the key did is the key's neutral value: another one would train on with other numbers."""
-    neutral = {"objective.warmup_beta": 0.0, "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}
+    neutral = {"objective.warmup_beta": 0.0, "objective.margin_offset": 0.0, "objective.auto_beta": 0.0,
+               "optim.epsilon": 1e-8, "optim.decay_factor": 0.1}  # fmt: skip
     stored, config = config_lib.to_dict(load("digits")), load("digits")
     for key, value in neutral.items():
         section, name = key.split(".")

@@ -20,6 +20,11 @@ def kind(settings: Mapping[str, Any]) -> type[Objective]:
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:
-    """The objective `name` with the fields that it reads taken from `settings`. Raises KeyError for an unknown name."""
+    """The objective `name` with the fields that it reads taken from `settings`.
+
+    Raises KeyError for an unknown name and for a setting that is missing, unless the field has a default.
+    """
     cls = OBJECTIVES[name]
-    return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+    optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
+    names = [field.name for field in dataclasses.fields(cls) if field.name in settings or field.name not in optional]
+    return cls(**{name: settings[name] for name in names})

@@ -26,7 +26,10 @@ class AGE(base.Objective):
     match_z: float
 
     has_warmup = False
-    remedy = "raise match_x, or lower the learning rate"
+
+    @classmethod
+    def remedy(cls, settings: Mapping[str, Any]) -> str:
+        return "raise match_x, or lower the learning rate"
 
     @classmethod
     def check(cls, values: Mapping[str, Any], require: base.Require) -> None:

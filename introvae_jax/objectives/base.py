@@ -39,6 +39,7 @@ class Facts:
     constant_error: float
 
 
+PATIENCE = 10  # records until a run should have learnt anything at all, of the warm-up or of what follows it
 Rule = Callable[[Sequence[Record], Facts], str | None]  # records so far -> advice, None if the rule does not hold
 
 
@@ -60,13 +61,11 @@ class Batch(struct.PyTreeNode):
 class Objective:
     """The base class. A subclass has the two losses; the other members are for the rest of the package.
 
-    has_warmup: True if `objective.warmup_steps` as a plain VAE may come first. remedy: advice that makes
-    reconstructions better. rules: of reporting/health.py, for this objective alone. panels: terms that share a panel of
-    curves.png, by title.
+    has_warmup: True if `objective.warmup_steps` as a plain VAE may come first. rules: of reporting/health.py, for this
+    objective alone. panels: terms that share a panel of curves.png, by title.
     """
 
     has_warmup: ClassVar[bool] = True
-    remedy: ClassVar[str] = "lower the learning rate"
     rules: ClassVar[tuple[Rule, ...]] = ()
     panels: ClassVar[Mapping[str, Sequence[str]]] = {
         "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake", "margin"),
@@ -90,6 +89,14 @@ class Objective:
         """Rejects values of other config keys that the objective cannot train with. values: by key, "model.prior"."""
         name = values["objective.name"]
         require(values["model.prior"] == "normal", "model.prior", f"'normal' for objective.name = {name!r}")
+        if values["objective.auto_beta"]:
+            allowed = "0 where objective.auto_beta is above 0"
+            require(values["objective.warmup_beta"] == 0, "objective.warmup_beta", allowed)
+
+    @classmethod
+    def remedy(cls, settings: Mapping[str, Any]) -> str:
+        """Advice that makes reconstructions better."""
+        return "lower the learning rate"
 
     @classmethod
     def elbo_beta(cls, settings: Mapping[str, Any]) -> float:
@@ -104,4 +111,4 @@ class Objective:
     @classmethod
     def describe(cls, record: Record) -> list[str]:
         """The objective's parts of a line of the log."""
-        return []
+        return [f"beta {record['beta']:.3g}"] if "beta" in record else []

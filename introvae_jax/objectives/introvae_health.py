@@ -5,7 +5,8 @@ They read the records since the start; terms of the hinges are absent in the war
 
 from collections.abc import Sequence
 
-from introvae_jax.objectives.base import Facts, Record
+from introvae_jax.objectives import weighting
+from introvae_jax.objectives.base import PATIENCE, Facts, Record
 
 
 def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
@@ -17,8 +18,8 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
         return None
     return (
         f"the encoder wins: kl_rec {last['kl_rec']:.0f} and kl_fake {last['kl_fake']:.0f} are far above the margin "
-        f"{margin:g} and both hinges are off. Lower the margin to a few nats above where kl_real settles in a VAE, "
-        "raise alpha_d or beta, or lower the learning rate"
+        f"{margin:.4g} and both hinges are off. {_lower_margin(facts)}, raise alpha_d or "
+        f"{weighting.key(facts.objective)}, or lower the learning rate"
     )
 
 
@@ -28,8 +29,9 @@ def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
     if "hinge_rec_active" not in last or last["kl_real"] <= margin or last["hinge_rec_active"] > 0.2:
         return None
     return (
-        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:g}), so generated images are "
-        "not told from real ones. Raise the margin to a few nats above kl_real, or lower beta"
+        f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:.4g}), so generated images are "
+        "not told from real ones. Raise the margin to a few nats above kl_real, or lower "
+        f"{weighting.key(facts.objective)}"
     )
 
 
@@ -41,11 +43,10 @@ def margin_too_high(records: Sequence[Record], facts: Facts) -> str | None:
     if last["kl_real"] < 1 or last["kl_gap"] < 0.3 * last["kl_real"]:
         return None
     warm_up = [record["kl_real"] for record in records if "hinge_rec_active" not in record]
-    settled = f" ({warm_up[-1]:.1f})" if warm_up else ""
+    settled = f" (kl_real {warm_up[-1]:.1f} at the end of the warm-up)" if warm_up else ""
     return (
         f"the margin is too high: loss_rec rose from {best:.3g} to {last['loss_rec']:.3g} and the gap to "
-        f"{last['kl_gap']:+.1f}. Lower the margin ({_margin(last, facts):g}) to a few nats above kl_real at the "
-        f"end of the warm-up{settled}, or raise beta"
+        f"{last['kl_gap']:+.1f}{settled}. {_lower_margin(facts)}, or raise {weighting.key(facts.objective)}"
     )
 
 
@@ -63,9 +64,29 @@ def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
     )
 
 
+def not_told_apart(records: Sequence[Record], facts: Facts) -> str | None:
+    """Both hinges are always active, and generated images still lie no farther from the prior than real ones."""
+    last = records[-1]
+    if sum("hinge_rec_active" in record for record in records) < PATIENCE or "hinge_rec_active" not in last:
+        return None
+    if min(last["hinge_rec_active"], last["hinge_fake_active"]) < 0.95 or last["kl_gap"] > 0 or last["kl_real"] < 1:
+        return None
+    return (
+        f"the encoder does not tell generated images from real ones: gap {last['kl_gap']:+.1f} with both hinges always "
+        f"active. Lower {weighting.key(facts.objective)}, or raise alpha"
+    )
+
+
 def _margin(record: Record, facts: Facts) -> float:
-    """The margin at the record: a logged term if it changes, or else that of the config."""
+    """The margin in nats: a logged term if it changes, or else that of the config."""
     return record.get("margin", facts.objective["margin"])
 
 
-RULES = (encoder_wins, margin_too_low, margin_too_high, decoder_wins)
+def _lower_margin(facts: Facts) -> str:
+    """How to lower the margin."""
+    if facts.objective.get("margin_offset"):
+        return f"Lower margin_offset ({facts.objective['margin_offset']:g})"
+    return f"Lower the margin ({facts.objective['margin']:g}) to a few nats above where kl_real settles in a VAE"
+
+
+RULES = (encoder_wins, margin_too_low, margin_too_high, decoder_wins, not_told_apart)

@@ -1,8 +1,9 @@
 """Soft-IntroVAE (Daniel and Tamar 2021, arXiv 2012.13253, equation 4 with the weights of its section 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,11 @@ class SoftIntroVAE(base.Objective):
     gamma: float
 
     rules = (negative_gap,)
-    remedy = "raise beta, or lower the learning rate"
     panels = base.Objective.panels | {"exp(ELBO)": ("exp_elbo_rec", "exp_elbo_fake")}
+
+    @classmethod
+    def remedy(cls, settings: Mapping[str, Any]) -> str:
+        return "raise beta, or lower the learning rate"
 
     @classmethod
     def describe(cls, record: base.Record) -> list[str]:

@@ -1,24 +1,30 @@
 """The variational autoencoder, also the warm-up of the others; with beta_kl = 1 it is IntroVAE without alphas."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax
 
-from introvae_jax.objectives import base, terms
+from introvae_jax.objectives import base, terms, weighting
 
 
 @dataclasses.dataclass(frozen=True)
 class VAE(base.Objective):
     """beta_kl * KL(E(x)) + beta * AE(x, D(z)); both networks minimise it (Kingma and Welling 2014, arXiv 1312.6114).
 
-    beta: weight of the reconstruction term, above 0. beta_kl: weight of the KL.
+    beta, auto_beta: weight of the reconstruction term, as in weighting.reconstruction_term. beta_kl: weight of the KL.
     """
 
     beta: float
     beta_kl: float
+    auto_beta: float = 0.0
 
     has_warmup = False
-    remedy = "raise beta, or lower the learning rate"
+
+    @classmethod
+    def remedy(cls, settings: Mapping[str, Any]) -> str:
+        return f"raise {weighting.key(settings)}, or lower the learning rate"
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean
@@ -28,10 +34,12 @@ class VAE(base.Objective):
         z = terms.reparameterize(mu, logvar, batch.eps)
         kl_real = mean(terms.kl(mu, logvar))
         loss_rec = mean(terms.reconstruction(batch.x, decode(z)))
-        return self.beta_kl * kl_real + self.beta * loss_rec, (z, {"kl_real": kl_real, "loss_rec": loss_rec})
+        weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)
+        return self.beta_kl * kl_real + weighted, (z, {"kl_real": kl_real, "loss_rec": loss_rec, **moving})
 
     def decoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, z: jax.Array, mean: base.Mean
     ) -> tuple[jax.Array, base.Terms]:
         """The part of the negative ELBO (eq. 10) that depends on the decoder: beta * AE."""
-        return self.beta * mean(terms.reconstruction(batch.x, decode(z))), {}
+        loss_rec = mean(terms.reconstruction(batch.x, decode(z)))
+        return weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)[0], {}

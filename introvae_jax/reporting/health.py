@@ -10,10 +10,9 @@ import numpy as np
 
 from introvae_jax import objectives
 from introvae_jax.data.source import Source
-from introvae_jax.objectives.base import Facts, Record, Rule
+from introvae_jax.objectives.base import PATIENCE, Facts, Record, Rule
 
 PERSISTENCE = 3  # records
-PATIENCE = 10  # records until a run should have learnt anything at all
 
 
 def error_of_mean_image(images: Source, rows: np.ndarray) -> float:
@@ -60,7 +59,7 @@ def reconstruction_lost(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def _remedy(facts: Facts) -> str:
-    return objectives.kind(facts.objective).remedy
+    return objectives.kind(facts.objective).remedy(facts.objective)
 
 
 def rules(facts: Facts) -> tuple[Rule, ...]:

@@ -50,20 +50,28 @@ def error(target, image):
     return ((image - target) ** 2).sum(1) / 2
 
 
+def weighted(s, ae):
+    rounding = VALUES / 24 / 255**2  # half the squared error that 8 bits leave on average
+    return s["auto_beta"] * VALUES**0.5 * np.log(ae + rounding) if s.get("auto_beta") else s["beta"] * ae
+
+
 def vae_encoder(e, frozen, s, b):
     ae = error(b.x, layers(frozen[1], latents(e, b.x, b.eps))).mean()
-    return s["beta_kl"] * kl(e, b.x).mean() + s["beta"] * ae
+    return s["beta_kl"] * kl(e, b.x).mean() + weighted(s, ae)
 
 
 def vae_decoder(d, z, frozen, s, b):
-    return s["beta"] * error(b.x, layers(d, z)).mean()
+    return weighted(s, error(b.x, layers(d, z)).mean())
 
 
 def introvae_encoder(e, frozen, s, b):
     loss = vae_encoder(e, frozen, s | {"beta_kl": 1.0}, b)
+    margin = s["margin"]
+    if s.get("margin_offset"):
+        margin = kl(frozen[0], b.x).mean() + s["margin_offset"]
     for latent in (latents(frozen[0], b.x, b.eps), b.zp):
         term = kl(e, layers(frozen[1], latent))
-        short = s["margin"] - (term.mean() if s["hinge"] == "batch" else term)
+        short = margin - (term.mean() if s["hinge"] == "batch" else term)
         loss += s["alpha"] * np.maximum(short, 0).mean()
     return loss
 

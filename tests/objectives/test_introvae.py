@@ -1,10 +1,12 @@
 """IntroVAE's two losses on networks whose KL terms are known numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from introvae_jax import objectives
+from introvae_jax.objectives import weighting
 from introvae_jax.objectives.base import Batch
 
 SETTINGS = {"alpha": 0.25, "alpha_d": 0.5, "beta": 3.0, "margin": 10.0, "hinge": "batch", "beta_kl": 1.0}
@@ -68,6 +70,37 @@ def test_beyond_the_margin_the_hinge_is_silent(hinge):
     loss_e, _, terms = losses("introvae", margin=0.5, hinge=hinge)
     np.testing.assert_allclose(loss_e, KL_REAL + 3.0 * AE, rtol=1e-5)
     assert terms["hinge_rec_active"] == terms["hinge_fake_active"] == 0
+
+
+@pytest.mark.parametrize("hinge", ["batch", "sample"])
+def test_a_relative_margin_lies_above_the_mean_kl_of_the_real_images(hinge):
+    """Whatever the number in margin; one fake with a KL of 16 lies beyond it."""
+    loss_e, loss_d, terms = losses("introvae", hinge=hinge, margin=99.0, margin_offset=4.0)
+    margin = KL_REAL + 4.0
+    np.testing.assert_allclose(terms["margin"], margin, rtol=1e-5)
+    generated = [Z**2, ZP**2] if hinge == "sample" else [KL_REC, KL_FAKE]
+    hinges = sum(np.maximum(margin - kl, 0).mean() for kl in generated)
+    np.testing.assert_allclose(loss_e, KL_REAL + 0.25 * hinges + 3.0 * AE, rtol=1e-5)
+    np.testing.assert_allclose(loss_d, 0.5 * (KL_REC + KL_FAKE) + 3.0 * AE, rtol=1e-5)
+    np.testing.assert_allclose(terms["hinge_fake_active"], 2 / 3 if hinge == "sample" else 1, rtol=1e-5)
+
+
+def test_the_automatic_beta_by_hand():
+    loss_e, loss_d, terms = losses("introvae", auto_beta=2.0)
+    error = AE + 0.5 / 12 / 255**2  # the second is that of rounding to 8 bits
+    hinges = 20.0 - KL_REC - KL_FAKE
+    np.testing.assert_allclose(terms["beta"], 2.0 / error, rtol=1e-4)
+    np.testing.assert_allclose(loss_e, KL_REAL + 0.25 * hinges + 2.0 * np.log(error), rtol=1e-4)
+    np.testing.assert_allclose(loss_d, 0.5 * (KL_REC + KL_FAKE) + 2.0 * np.log(error), rtol=1e-4)
+
+
+def test_the_automatic_beta_of_a_perfect_reconstruction_is_finite():
+    error = jnp.zeros(())
+    weighted = lambda error: weighting.reconstruction_term(  # noqa: E731
+        error, jnp.zeros((3, 8, 8, 1)), 3.0, 0.5
+    )
+    slope, terms = jax.grad(weighted, has_aux=True)(error)
+    np.testing.assert_allclose([slope, terms["beta"]], 0.5 * 8 * 24 * 255**2 / 64, rtol=1e-5)
 
 
 def test_the_margin_is_compared_with_one_image_not_with_the_sum_over_the_batch():

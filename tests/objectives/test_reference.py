@@ -20,6 +20,14 @@ CASES = {
     "vae": ("vae", VAE, 1),
     "introvae": ("introvae", INTROVAE, 1),
     "introvae, hinge of each image": ("introvae", INTROVAE | {"hinge": "sample", "margin": 0.6}, 1),
+    "vae, automatic beta": ("vae", VAE | {"auto_beta": 0.4}, 1),
+    "introvae, margin above kl_real": ("introvae", INTROVAE | {"margin": 0.0, "margin_offset": 2.0}, 1),
+    "introvae, the same of each image": (
+        "introvae",
+        INTROVAE | {"hinge": "sample", "margin": 0.0, "margin_offset": 0.1, "alpha": 3.0},
+        1,
+    ),
+    "introvae, both automatic": ("introvae", INTROVAE | {"margin_offset": 2.0, "auto_beta": 0.4}, 2),
     "introvae, generated images alone": ("introvae", INTROVAE | {"alpha": 3.0, "beta": 0.0}, 2),
     "soft_introvae": ("soft_introvae", SOFT, 1),
     "soft_introvae, large gamma": ("soft_introvae", SOFT | {"gamma": 8.0}, 2),
@@ -59,6 +67,17 @@ def test_a_step_follows_the_reference(case, order):
     np.testing.assert_allclose(step.terms["loss_decoder"], loss_before, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "fixed"), [("vae", VAE), ("introvae", INTROVAE)])
+def test_the_automatic_beta_is_logged_and_moves_both_networks_as_a_fixed_one_of_its_size(name, fixed):
+    automatic = one_step(name, fixed | {"auto_beta": 0.4}, "simultaneous", 1)
+    weight = 0.4 * reference.VALUES**0.5 / automatic.terms["loss_rec"]
+    np.testing.assert_allclose(automatic.terms["beta"], weight, rtol=1e-4)
+    same = one_step(name, fixed | {"beta": float(weight)}, "simultaneous", 1)
+    for moved, expected in zip(jax.tree.leaves(automatic.after), jax.tree.leaves(same.after), strict=True):
+        np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
+    assert "beta" not in same.terms
+
+
 def compare(by_hand, before, after):
     """Within 1e-4 and 2e-5, in arrays that all have gradients a thousand times as large."""
     for layer, arrays in by_hand.items():
@@ -68,8 +87,9 @@ def compare(by_hand, before, after):
             np.testing.assert_allclose(moved, grad, rtol=1e-4, atol=2e-5, err_msg=f"{layer} {name}")
 
 
-def test_hinges_are_partly_active_where_they_are_of_each_image():
-    name, settings, updates = CASES["introvae, hinge of each image"]
+@pytest.mark.parametrize("case", ["introvae, hinge of each image", "introvae, the same of each image"])
+def test_hinges_are_partly_active_where_they_are_of_each_image(case):
+    name, settings, updates = CASES[case]
     terms = one_step(name, settings, "simultaneous", updates).terms
     assert 0 < terms["hinge_rec_active"] < 1 or 0 < terms["hinge_fake_active"] < 1
 

@@ -231,17 +231,30 @@ def test_curves_are_drawn_from_records(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_a_margin_that_is_logged_takes_the_place_of_the_config_s(tmp_path):
-    """Without the term the config's margin is a level line; with it, a curve of the logged values."""
-    records = [{"step": s, "loss_rec": 10.0, "kl_real": 5.0} for s in (1, 2, 3)]
-    moving = [record | {"margin": 8.0 + record["step"]} for record in records]
-    shown = {}
-    for name, found in {"fixed": records, "moving": moving}.items():
-        for margin in (9.0, 30.0):
-            plots.curves(found, tmp_path / "curves.png", IntroVAE.panels, {"margin": margin})
-            shown[name, margin] = (tmp_path / "curves.png").read_bytes()
-    assert shown["fixed", 9.0] != shown["fixed", 30.0]
-    assert shown["moving", 9.0] == shown["moving", 30.0] != shown["fixed", 9.0]
+def test_curves_show_a_margin_and_a_beta_that_move(tmp_path, monkeypatch):
+    drawn, save = {}, plots.Figure.savefig
+
+    def look_and_save(figure, *args, **options):
+        drawn.update(_lines(figure))
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(plots.Figure, "savefig", look_and_save)
+    records = [{"step": s, "loss_rec": 10.0 / s, "kl_real": 5.0 * s} for s in (1, 2)]
+    plots.curves(records, tmp_path / "fixed.png", IntroVAE.panels, {"margin": 30.0})
+    assert drawn["KL to the prior (nats)"]["margin"] == [30.0, 30.0]
+    assert "beta" not in drawn
+    moving = [{**record, "margin": record["kl_real"] + 3.0, "beta": record["step"] / 2} for record in records]
+    plots.curves(moving, tmp_path / "moving.png", IntroVAE.panels)
+    assert drawn["KL to the prior (nats)"]["margin"] == [8.0, 13.0]
+    assert drawn["beta"]["beta"] == [0.5, 1.0]
+
+
+def _lines(figure):
+    """The values of each line by its label, by the title of its panel."""
+    return {
+        axes.get_title(): {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+        for axes in figure.axes
+    }
 
 
 def test_each_objective_adds_its_terms_to_the_line():

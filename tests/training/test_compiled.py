@@ -85,6 +85,12 @@ def test_nothing_is_computed_twice(order, norm, devices):
 
 
 @pytest.mark.parametrize("order", step_lib.UPDATE_ORDERS)
+def test_a_relative_margin_and_an_automatic_beta_cost_nothing(order):
+    counted = convolutions("introvae", order, "batch", 1, margin_offset=3.0, auto_beta=2.5)
+    assert counted == ideal("introvae", order, shared=order == "simultaneous")
+
+
+@pytest.mark.parametrize("order", step_lib.UPDATE_ORDERS)
 def test_operations_are_the_ideal_ones_within_3_percent(order):
     config = default.get_config()
     config.batch_size, config.data.size, config.model.channels = 8, 32, (32, 64, 128)

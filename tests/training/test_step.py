@@ -136,13 +136,15 @@ def fresh_state(networks, optimizers, shape):
     return jax.jit(lambda: state_lib.create(jax.random.key(0), *networks, optimizers, shape))()
 
 
-def small_run(devices, *, hinge="batch", norm="batch", order="alternating", steps=20, optimizer=None, mirror=True):
+def small_run(
+    devices, *, hinge="batch", norm="batch", order="alternating", steps=20, optimizer=None, mirror=True, **changes
+):
     """`steps` steps of a 16-pixel model; losses of each step and the final state, as numpy arrays."""
     replicas = parallel.replicas(tuple(jax.devices()[:devices]))
     options = {"channels": (8, 8), "z_dim": 6, "norm": norm, "axis_name": replicas.axis_name}
     networks = Encoder(**options), Decoder(**options, image_channels=1)
     optimizers = (optimizer or optax.adam(1e-3),) * 2
-    settings = {"alpha": 0.25, "alpha_d": 0.25, "beta": 1.0, "margin": 20.0, "hinge": hinge}
+    settings = {"alpha": 0.25, "alpha_d": 0.25, "beta": 1.0, "margin": 20.0, "hinge": hinge} | changes
     state = replicas.replicate(fresh_state(networks, optimizers, (16, 16, 1)))
     step = replicas.map(
         step_lib.make_step(
@@ -158,14 +160,18 @@ def small_run(devices, *, hinge="batch", norm="batch", order="alternating", step
     return history, jax.device_get(state)
 
 
-@pytest.mark.parametrize("hinge", ["batch", "sample"])
-def test_one_and_four_devices_train_the_same_model(hinge):
+@pytest.mark.parametrize(
+    ("hinge", "changes"),
+    [("batch", {}), ("sample", {}), ("sample", {"margin_offset": 3.0, "auto_beta": 2.5})],
+    ids=["batch", "sample", "automatic"],
+)
+def test_one_and_four_devices_train_the_same_model(hinge, changes):
     """Losses within 1e-3 relative and parameters within 1e-3 of their scale after 20 steps, BatchNorm included.
 
     SGD, because Adam divides by the gradient's size: where that is rounding noise, so is its first step.
     """
     (history_1, state_1), (history_4, state_4) = (
-        small_run(n, hinge=hinge, optimizer=optax.sgd(1e-5, momentum=0.9)) for n in (1, 4)
+        small_run(n, hinge=hinge, optimizer=optax.sgd(1e-5, momentum=0.9), **changes) for n in (1, 4)
     )
     for terms_1, terms_4 in zip(history_1, history_4, strict=True):
         for name, value in terms_1.items():
