@@ -24,7 +24,7 @@ def enable() -> None:
     """
     if not isinstance(warnings.showwarning, _DeleteDamaged):
         warnings.showwarning = _DeleteDamaged(warnings.showwarning)
-    if jax.config.jax_compilation_cache_dir is not None:
+    if _directory() is not None:
         return
     kind = jax.default_backend()
     try:
@@ -33,6 +33,10 @@ def enable() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+
+
+def _directory() -> str | None:
+    return jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined] # JAX adds its options at run time
 
 
 class _DeleteDamaged:
@@ -49,10 +53,11 @@ class _DeleteDamaged:
 
     def __call__(self, message: Warning | str, *where: Any, **options: Any) -> None:
         damaged = self.ABOUT.match(str(message))
-        if not damaged:
+        directory = _directory()
+        if not damaged or directory is None:
             self._show(message, *where, **options)
             return
-        for entry in pathlib.Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(damaged[1])}-*-cache"):
+        for entry in pathlib.Path(directory).glob(f"{glob.escape(damaged[1])}-*-cache"):
             entry.unlink(missing_ok=True)
 
 

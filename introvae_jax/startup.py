@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
 HANDLED = (signal.SIGINT, signal.SIGTERM) if SIGHUP is None else (signal.SIGINT, signal.SIGTERM, SIGHUP)
@@ -70,7 +70,7 @@ class _Unfailing(io.FileIO):
 
     _failed = False
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:  # whatever has a buffer
         try:
             written = super().write(data)
         except OSError as error:
@@ -86,7 +86,7 @@ def _safe(stream: TextIO | None, descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(_Unfailing(descriptor, "w", closefd=False)),
         encoding=stream.encoding if stream else "utf-8", errors="backslashreplace", newline="\n",
-        line_buffering=True, write_through=bool(stream and stream.write_through),
+        line_buffering=True, write_through=bool(getattr(stream, "write_through", False)),
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def _check(images: jax.Array, smallest: int) -> None:
 
 
 def _normalised(images: jax.Array) -> jax.Array:
-    mean, std = (np.float32(values).reshape(1, 1, 1, 3) for values in (MEAN, STD))
+    mean, std = (np.asarray(values, np.float32).reshape(1, 1, 1, 3) for values in (MEAN, STD))
     return (images - mean) / std
 
 

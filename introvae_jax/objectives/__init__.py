@@ -10,7 +10,9 @@ from introvae_jax.objectives.introvae import IntroVAE
 from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
 
-OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE,
+}  # fmt: skip
 WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
 
 
@@ -21,5 +23,5 @@ def kind(settings: Mapping[str, Any]) -> type[Objective]:
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:
     """The objective `name` with the fields that it reads taken from `settings`. Raises KeyError for an unknown name."""
-    cls = OBJECTIVES[name]
+    cls: Any = OBJECTIVES[name]  # a dataclass, which the type Objective does not say
     return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
