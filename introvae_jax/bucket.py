@@ -89,7 +89,8 @@ class Spool:
     def __init__(self, folder: pathlib.Path | epath.Path):
         self.remote, self.local = is_bucket(folder), folder
         if self.remote:
-            self._folder, self._sizes = folder, {}
+            self._folder = folder
+            self._sizes: dict[str, int] = {}
             self._temporary = tempfile.TemporaryDirectory(prefix="introvae_jax_")
             self.local = pathlib.Path(self._temporary.name)
             self._thread = concurrent.futures.ThreadPoolExecutor(1)

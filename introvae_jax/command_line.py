@@ -113,7 +113,8 @@ def _in_config_file(error: BaseException, argument: str | None) -> str | None:
         if file not in places:
             continue
         last = frames[-1]
-        if isinstance(link, ValueError) and linecache.getline(last.filename, last.lineno).lstrip().startswith("raise"):
+        line = linecache.getline(last.filename, last.lineno or 0)
+        if isinstance(link, ValueError) and line.lstrip().startswith("raise"):
             return f"--config={argument}: " + one_line(link).removeprefix(f"{file.name}:{of_config}: ")
         own = [i for i, place in enumerate(places) if place.parent == file.parent][-1]  # rather than in a library
         return f"--config={argument}: {frames[own].filename}, line {frames[own].lineno}: {_named(link)}"
@@ -139,7 +140,7 @@ def _unknown_key(argv: Sequence[str], argument: str | None, values: flags.FlagVa
             section = ".".join(("config", *names[:depth]))
             if not isinstance(node, ConfigDict):
                 return f"--config.{key}: {section} = {node!r} has no keys"
-            close = [f"--config.{other}" for other in _similar(name, _keys(config))]
+            close = [f"--config.{other}" for other in _similar(name, list(_keys(config)))]
             hint = f"did you mean {' or '.join(close)}?" if close else f"{section} has {', '.join(sorted(node))}"
             return f"--config.{key}: the config has no such key; {hint}"
     return None
@@ -153,9 +154,8 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _similar(name: str, keys: Iterator[str]) -> list[str]:
+def _similar(name: str, keys: Sequence[str]) -> list[str]:
     """The keys whose last part is `name`, is spelt like it, or is abbreviated to it ("lr"); three at most."""
-    keys = list(keys)
     last = {key: key.rpartition(".")[2] for key in keys}
     same = [key for key in keys if name in (last[key], "".join(word[:1] for word in last[key].split("_")))]
     close = set(difflib.get_close_matches(name, last.values(), cutoff=0.75))

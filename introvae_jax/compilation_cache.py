@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import glob
-import hashlib
 import pathlib
 import platform
 import re
@@ -11,7 +10,7 @@ import warnings
 
 import jax
 
-from introvae_jax import disk
+from introvae_jax import disk, hashes
 from introvae_jax.errors import UserError
 
 SHORTEST = 0.5  # seconds of compiling below which it is done again
@@ -25,7 +24,7 @@ def enable() -> None:
     """
     if not isinstance(warnings.showwarning, _DeleteDamaged):
         warnings.showwarning = _DeleteDamaged(warnings.showwarning)
-    if jax.config.jax_compilation_cache_dir is not None:
+    if _directory() is not None:
         return
     kind = jax.default_backend()
     try:
@@ -34,6 +33,10 @@ def enable() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+
+
+def _directory() -> str | None:
+    return jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined] # JAX adds its options at run time
 
 
 class _DeleteDamaged:
@@ -50,10 +53,11 @@ class _DeleteDamaged:
 
     def __call__(self, message: Warning | str, *where: Any, **options: Any) -> None:
         damaged = self.ABOUT.match(str(message))
-        if not damaged:
+        directory = _directory()
+        if not damaged or directory is None:
             self._show(message, *where, **options)
             return
-        for entry in pathlib.Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(damaged[1])}-*-cache"):
+        for entry in pathlib.Path(directory).glob(f"{glob.escape(damaged[1])}-*-cache"):
             entry.unlink(missing_ok=True)
 
 
@@ -64,4 +68,4 @@ def _processor() -> str:
         told = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     except OSError:
         told = platform.platform() + platform.processor()
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    return hashes.sha256(told.encode())[:12]

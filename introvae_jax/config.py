@@ -200,7 +200,7 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
             found = f"{values[key]!r:.80}" if key in values else "nothing"
             raise UserError(f"{place}: its config has {found} for {key}: must be {allowed}")
 
-    network = values.get("model.network")
+    network = values.get("model.network", "")
     require(isinstance(network, str) and network in NETWORKS, "model.network", "one of " + ", ".join(NETWORKS))
     for key, kind in _STORED["points" if NETWORKS[network].of_points else "images"].items():
         require(type(values.get(key)) is kind, key, f"of type {kind.__name__}")
@@ -240,7 +240,7 @@ def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, work
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """{"data.size": 64, ...} of a nested config; lists become tuples, as they are after a round trip through JSON."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict | ml_collections.ConfigDict):
             flat |= flatten(value, f"{prefix}{key}.")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import os
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -66,7 +66,7 @@ def announce() -> None:
         fail(str(error))
 
 
-def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType) -> None:
+def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
     """Python's own hook, but for what comes of a read of a damaged checkpoint that was given up."""
     if not _is_late(error):
         sys.__excepthook__(kind, error, traceback)
@@ -89,7 +89,7 @@ def warn(message: str) -> None:
     progress.say(f"introvae_jax: warning: {printable(message)}")
 
 
-def fail(message: str, status: int = 1) -> None:
+def fail(message: str, status: int = 1) -> NoReturn:
     """Ends the process with `message` and the exit status."""
     say(message)
     sys.exit(status)
@@ -106,7 +106,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def fail_without(error: ModuleNotFoundError) -> None:
+def fail_without(error: ModuleNotFoundError) -> NoReturn:
     """Ends the process with the command that installs the optional package that `error` is about."""
     name = (error.name or "").partition(".")[0]
     if name in ("", "introvae_jax", "benchmarks", "configs"):

@@ -6,7 +6,7 @@
 Any key of the config can be set on the command line: --config.batch_size=64.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 import re
@@ -46,7 +46,7 @@ _PROFILE = flags.DEFINE_string(
 GENERIC = ("folder", "default")  # configs of no data set in particular
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
     number = progress.process_number(os.environ) if _PROCESS.value is None else _PROCESS.value
     progress.of_process(number)

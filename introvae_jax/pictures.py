@@ -21,7 +21,7 @@ FRAME_MS = 100  # of an animation
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Float images in [0, 1] -> uint8, rounded to the nearest value."""
-    return np.uint8(np.clip(images, 0.0, 1.0) * 255.0 + 0.5)
+    return (np.clip(images, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def factor(num: int, columns: int, height: int, width: int) -> int:

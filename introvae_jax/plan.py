@@ -8,6 +8,8 @@ Compiles the step that training would run and prints what the compiler says of i
 runs nothing. docs/scaling.md says how far the figures can be trusted.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -28,7 +30,7 @@ _UTILISATION = flags.DEFINE_float(
 _DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", lower_bound=1)
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Plans what the flags name."""
     with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
         from introvae_jax.planning import planner, report

@@ -11,7 +11,7 @@ import pathlib
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging
 import jax
@@ -40,11 +40,11 @@ def is_several(environment: Mapping[str, str]) -> bool:
 def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
     """Address of the coordinator, number of processes and of this one, by the variables of launch/; None without."""
     number = environment.get("JAX_PROCESS_ID") or environment.get("JOB_COMPLETION_INDEX")  # the latter by Kubernetes
-    values = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("JAX_NUM_PROCESSES"), number
-    if None in values:
+    address, count = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("JAX_NUM_PROCESSES")
+    if address is None or count is None or number is None:
         return None
     try:
-        return values[0], int(values[1]), int(values[2])
+        return address, int(count), int(number)
     except ValueError as error:
         raise UserError(f"JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers ({error})") from error
 
@@ -61,7 +61,12 @@ def start(address: str | None, count: int | None, index: int | None, *, peer_tim
         raise UserError("--coordinator_address, --num_processes and --process_id belong together")
     if address is None and (known := named(os.environ)):
         given = address, count, index = known
-    if address is not None and not (0 <= index < count and address.rpartition(":")[2].isdigit()):
+    if (
+        address is not None
+        and count is not None
+        and index is not None
+        and not (0 <= index < count and address.rpartition(":")[2].isdigit())
+    ):
         raise UserError(
             f"--coordinator_address={address} --num_processes={count} --process_id={index}: must be HOST:PORT, and "
             "process_id from 0 to num_processes - 1"
@@ -118,13 +123,20 @@ def several() -> bool:
     return distributed.global_state.client is not None
 
 
+def key_value_store() -> Any:
+    """The key-value store of the job, a class of JAX without type information. Only where there are other processes."""
+    client = distributed.global_state.client
+    assert client is not None
+    return client
+
+
 def wait_for_all(purpose: str) -> None:
     """Returns once every process has come here; all come to the same ones in the same order. Ends if one is gone."""
     if several():
         name = f"introvae_jax/{next(_meetings)}: {purpose}"
         try:
             with progress.phase(f"waiting for the other processes ({purpose})"):
-                distributed.global_state.client.wait_at_barrier(name, A_DAY)
+                key_value_store().wait_at_barrier(name, A_DAY)
         except jax.errors.JaxRuntimeError as error:
             leave(f"another process of this job is gone ({first_line(error)}); the same command goes on", EXIT_RETRY)
 
@@ -135,9 +147,9 @@ def from_first(text: str) -> str:
         return text
     key = f"introvae_jax/{next(_meetings)}/text"
     if jax.process_index() == 0:
-        distributed.global_state.client.key_value_set(key, text)
+        key_value_store().key_value_set(key, text)
     wait_for_all("text of process 0 written")
-    text = distributed.global_state.client.blocking_key_value_get(key, INIT_TIMEOUT_S * 1000)
+    text = key_value_store().blocking_key_value_get(key, INIT_TIMEOUT_S * 1000)
     wait_for_all("text of process 0 read")
     return text
 
@@ -166,16 +178,16 @@ def require_shared(folder: Any) -> None:
         )
 
 
-def leave_on_error(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+def leave_on_error(_kind: object, error: BaseException | None, _traceback: object) -> None:
     """What an ExitStack calls: ends a process in trouble before anything waits for the others of its job."""
     if error is None or not several():
         return
     if not isinstance(error, UserError):
         traceback.print_exception(error)
-    leave(str(error) or kind.__name__, getattr(error, "status", 1))
+    leave(str(error) or type(error).__name__, getattr(error, "status", 1))
 
 
-def leave(message: str, status: int) -> None:
+def leave(message: str, status: int) -> NoReturn:
     """Ends the process with `message`, running nothing that would wait for other processes."""
     sys.stdout.flush()
     errors.say(message)

@@ -60,7 +60,8 @@ class Console:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.RLock()
-        self._after, self._terminal, self._thread = math.inf, False, None
+        self._after, self._terminal = math.inf, False
+        self._thread: threading.Thread | None = None
         self._phases: list[Phase] = []
         self._said = clock()  # when the last line was printed
         self._process: int | None = None

@@ -12,6 +12,8 @@ lists the file, PSNR (dB) and KL (nats) of each. Images of a sheet or GIF that a
 by a whole number; single PNGs are not.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from introvae_jax import errors, progress
@@ -44,7 +46,7 @@ _OUT = flags.DEFINE_string(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes speed and memory only.", lower_bound=1)
 
 
-def main(_) -> None:
+def main(_: Sequence[str]) -> None:
     """Makes the picture or pictures that the flags ask for."""
     options = sampling.Options(
         mode=_MODE.value, num=_NUM.value, seed=_SEED.value, seeds=_SEEDS.value, images=_IMAGES.value, out=_OUT.value

@@ -10,10 +10,14 @@ import io
 import os
 import select
 import signal
+import socket
 import sys
 import threading
+from types import FrameType
+from typing import Any, TextIO
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
+HANDLED = (signal.SIGINT, signal.SIGTERM) if SIGHUP is None else (signal.SIGINT, signal.SIGTERM, SIGHUP)
 receivers: list[Callable[[int], None]] = []  # the last one is told of a signal; without any, the process ends
 _threads: list[threading.Thread] = []
 
@@ -22,17 +26,17 @@ def start() -> None:
     """Makes standard output safe and handles signals. Call it in the main thread, before other imports."""
     _open_missing_streams()
     sys.stdout, sys.stderr = _safe(sys.stdout, 1), _safe(sys.stderr, 2)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    reader, writer = socket.socketpair()  # on Windows a pipe always blocks
+    writer.setblocking(False)
     _threads.append(threading.Thread(target=_listen, args=(reader,), daemon=True))
     _threads[0].start()
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     for number in HANDLED:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & set it
             signal.signal(number, handle)
 
 
-def handle(number: int, _) -> None:
+def handle(number: int, _: FrameType | None) -> None:
     """The signal handler. Does nothing in a command, where the thread receives the signal."""
     if not _threads:
         _receive(number)
@@ -49,10 +53,10 @@ def end(number: int) -> None:
         os._exit(128 + number)
 
 
-def _listen(reader: int) -> None:
+def _listen(reader: socket.socket) -> None:
     """Takes the numbers of signals, which Python's C handler writes as they arrive."""
     while True:
-        number = os.read(reader, 1)[0]
+        number = reader.recv(1)[0]
         if signal.getsignal(number) is handle:
             _receive(number)
 
@@ -66,7 +70,7 @@ class _Unfailing(io.FileIO):
 
     _failed = False
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:  # whatever has a buffer
         try:
             written = super().write(data)
         except OSError as error:
@@ -77,12 +81,12 @@ class _Unfailing(io.FileIO):
         return memoryview(data).nbytes if written is None else written  # None: a full pipe that does not block
 
 
-def _safe(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
+def _safe(stream: TextIO | None, descriptor: int) -> io.TextIOWrapper:
     """The same stream; characters that its encoding lacks are escaped, and errors are dropped."""
     return io.TextIOWrapper(
         io.BufferedWriter(_Unfailing(descriptor, "w", closefd=False)),
         encoding=stream.encoding if stream else "utf-8", errors="backslashreplace", newline="\n",
-        line_buffering=True, write_through=bool(stream and stream.write_through),
+        line_buffering=True, write_through=bool(getattr(stream, "write_through", False)),
     )  # fmt: skip
 
 

@@ -84,3 +84,23 @@ def test_no_file_gets_the_number_of_a_closed_standard_stream(tmp_path):
 def test_characters_that_the_terminal_lacks_are_escaped(one_device):
     result = run_python(PRINTS, capture_output=True, env=one_device | {"PYTHONIOENCODING": "ascii"})
     assert (result.returncode, result.stdout, result.stderr) == (3, "out\n", "err \\xe9\n")
+
+
+def test_commands_start_without_the_names_that_windows_lacks(one_device):
+    """Also a signal is received, and a request to stop handles those that there are."""
+    hide = "import os, signal; del signal.SIGHUP, os.preadv, os.set_blocking; "
+    code = (
+        hide
+        + COMMAND
+        + (
+            "from introvae_jax import main\n"
+            "from introvae_jax.training.stop import StopRequest\n"
+            "import time\n"
+            "with StopRequest() as stop:\n"
+            "    signal.raise_signal(signal.SIGINT)\n"
+            "    while not stop.agreed(): time.sleep(0.01)\n"
+            "print(stop.requested)"
+        )
+    )
+    result = run_python(code, capture_output=True, env=one_device)
+    assert (result.returncode, result.stdout) == (0, "SIGINT\n"), result.stderr

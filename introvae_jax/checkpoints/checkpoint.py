@@ -45,7 +45,8 @@ class Checkpoints:
         self.directory = _absolute(place) / "checkpoints"
         if bucket.is_bucket(self.directory):
             bucket.require(self.directory.parent, writes=keep is not None)
-        self._keep, self._saving = keep, None
+        self._keep = keep
+        self._saving: int | None = None
         self._aside = damaged.Aside(self.directory.parent)
         if keep is not None:
             if jax.process_index() == 0:
@@ -177,6 +178,7 @@ class Checkpoints:
             return scores.read(folder)
         except ValueError as error:
             warn(f"{folder}: its scores are damaged ({error}); it counts as not scored")
+            return None
         except Exception as error:  # a bucket's errors are of any type
             raise restore.unreadable(folder, error) from error
 
@@ -184,7 +186,8 @@ class Checkpoints:
         """The steps that must not be deleted. Orbax may list some that no longer exist."""
         there = {*self.steps(), self._saving}
         left = [step for step in steps if step in there]
-        return {*left[-self._keep :], *scores.best_of_each_metric(self._scored(left)), *set(steps) - there}
+        latest = left[-self._keep :] if self._keep else left
+        return {*latest, *scores.best_of_each_metric(self._scored(left)), *set(steps) - there}
 
     def _write_manifest(self) -> None:
         """Called by Orbax when all files of a checkpoint are written, before it gets its final name."""

@@ -24,7 +24,7 @@ def read_run(orbax: ocp.CheckpointManager, folder: epath.Path) -> dict[str, Any]
     run = _restore(orbax, folder, run=ocp.args.JsonRestore()).run
     if not isinstance(run, dict):
         raise _damaged(folder, f"the record of the run is {type(run).__name__} instead of an object")
-    run = {"digests": {}} | run  # older checkpoints have no digests
+    run = dict[str, Any](digests={}) | run  # older checkpoints have no digests
     for name, kind in (("config", dict), ("data_identity", str), ("digests", dict)):
         if not isinstance(run.get(name), kind):
             raise _damaged(folder, f"the record of the run has no {name}")

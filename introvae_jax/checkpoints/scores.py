@@ -59,7 +59,8 @@ def best(scored: Mapping[int, Scores], metric: str | None) -> int | None:
 
 def best_of_each_metric(scored: Mapping[int, Scores]) -> set[int]:
     """The best step by each metric, because ranks by different metrics cannot be compared."""
-    return {best(scored, metric) for metric in {scores.get("rank_of") for scores in scored.values()}}
+    metrics = {scores.get("rank_of") for scores in scored.values()}
+    return {step for metric in metrics if (step := best(scored, metric)) is not None}
 
 
 def _rank(scores: Scores) -> float:

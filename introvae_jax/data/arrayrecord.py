@@ -87,11 +87,11 @@ def open_splits(
         count, held_out = len(train) - min(max(1, round(test_fraction * len(train))), len(train) - 1), train
     images_in_all = len(train) + (0 if held_out is train else len(held_out))
     bytes_needed = images_in_all * target.size**2 * target.channels
-    options = {"cached": bytes_needed <= cache_gib * 2**30, "name": str(directory)}
+    cached, shown_name = bytes_needed <= cache_gib * 2**30, str(directory)
     test_start = count if held_out is train else 0
     return (
-        ArrayRecordImages(train, 0, count, target, **options),
-        ArrayRecordImages(held_out, test_start, len(held_out), target, **options),
+        ArrayRecordImages(train, 0, count, target, cached=cached, name=shown_name),
+        ArrayRecordImages(held_out, test_start, len(held_out), target, cached=cached, name=shown_name),
         _identity(directory),
     )
 

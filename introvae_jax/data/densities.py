@@ -50,7 +50,7 @@ class Density:
 
     def points(self, num: int, seed: int) -> np.ndarray:
         """`num` independent points, float32 [num, 2]."""
-        return np.float32(self.draw(np.random.default_rng(seed), num))
+        return np.asarray(self.draw(np.random.default_rng(seed), num), np.float32)
 
 
 DENSITIES = {

@@ -59,16 +59,18 @@ def open_splits(
         raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
     reader = readers.open_reader(place, size=target.size)
     cached = len(reader.names) * target.size**2 * target.channels <= cache_gib * 2**30
-    arrays = decode_all(reader, target, keep=cached)
-    if len(arrays) < 2:
-        raise UserError(f"config.data.path = {path!r}: {len(arrays)} readable images, two are needed; {way_out}")
+    decoded = _decode(reader, target)
+    arrays = dict(decoded) if cached else {}
+    usable = list(arrays) if cached else [i for i, _ in decoded]
+    if len(usable) < 2:
+        raise UserError(f"config.data.path = {path!r}: {len(usable)} readable images, two are needed; {way_out}")
 
-    readable = sorted(arrays, key=lambda i: digest([reader.names[i]]))
+    readable = sorted(usable, key=lambda i: digest([reader.names[i]]))
     num_test = min(max(1, round(test_fraction * len(readable))), len(readable) - 1)
 
     def split(part: list[int]) -> Folder:
         cache = np.empty((len(part), target.size, target.size, target.channels), np.uint8) if cached else None
-        if cached:
+        if cache is not None:
             for row, i in enumerate(part):  # one at a time, so that no image is in memory twice
                 cache[row] = arrays.pop(i)
         return Folder(reader, part, target, cache)
@@ -77,17 +79,21 @@ def open_splits(
     return split(readable[num_test:]), split(readable[:num_test]), identity
 
 
-def decode_all(reader: Reader, target: images.Target, *, keep: bool = True) -> dict[int, np.ndarray | None]:
+def decode_all(reader: Reader, target: images.Target) -> dict[int, np.ndarray]:
     """Decodes all images of `reader`: index -> uint8 [size, size, channels] of the readable ones, in order.
 
-    keep: False returns None in place of the arrays. One warning lists what was skipped or converted.
+    One warning lists what was skipped or converted.
     """
+    return dict(_decode(reader, target))
+
+
+def _decode(reader: Reader, target: images.Target) -> Iterator[tuple[int, np.ndarray]]:
 
     def decode(encoded: bytes | np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
         decoded = images.decode(encoded, target)
         return decoded.array, [change for change in decoded.changes if not change.startswith("enlarged")]
 
-    return {i: array if keep else None for i, array in read_all(reader, decode)}
+    return read_all(reader, decode)
 
 
 def read_all(

@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from introvae_jax.data import jpeg, tiff
 
@@ -161,7 +162,7 @@ def _open(image: bytes | np.ndarray) -> Image.Image:
         raise BadImage(f"{file.width}x{file.height} pixels; more than {MAX_PIXELS / 1e6:.0f} million are refused")
     if not all(file.size):
         raise BadImage("no pixels")
-    if file.format in ("JPEG", "MPO"):
+    if isinstance(image, bytes) and file.format in ("JPEG", "MPO"):
         scans = jpeg.scans(image)
         if scans > MAX_SCANS or scans * file.width * file.height > 32 * MAX_PIXELS:
             raise BadImage(f"{scans} scans of {file.width}x{file.height} pixels, which take too long to decode")
@@ -169,7 +170,7 @@ def _open(image: bytes | np.ndarray) -> Image.Image:
 
 
 def _has_16_bits(image: bytes | np.ndarray, file: Image.Image) -> bool:
-    if file.format == "TIFF":
+    if isinstance(file, TiffImageFile):
         return max(file.tag_v2.get(tiff.BITS_PER_SAMPLE, (8,))) > 8
     return isinstance(image, bytes) and image[:4] + image[24:25] == _PNG_16_BIT
 
@@ -193,7 +194,7 @@ def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     """The image upright and in `mode` ("L" or "RGB"), and every change made to it."""
     frames = "first page" if file.format == "TIFF" else "first frame of an animation"
     changes = [frames] if getattr(file, "is_animated", False) else []
-    if file.format == "TIFF" and file.tag_v2.get(tiff.ORIENTATION, 1) in range(2, 9):
+    if isinstance(file, TiffImageFile) and file.tag_v2.get(tiff.ORIENTATION, 1) in range(2, 9):
         changes.append("rotated as its EXIF data say")  # which Pillow does while loading
     file.load()
     image = file

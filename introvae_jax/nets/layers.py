@@ -64,8 +64,8 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if use_running_average:
-            mean = self.get_variable("batch_stats", "mean")
-            var = self.get_variable("batch_stats", "var")
+            mean: jax.Array = self.get_variable("batch_stats", "mean")
+            var: jax.Array = self.get_variable("batch_stats", "var")
         else:
             mean, var = self._moments(x)
             if self.is_mutable_collection("batch_stats"):

@@ -10,7 +10,9 @@ from introvae_jax.objectives.introvae import IntroVAE
 from introvae_jax.objectives.soft_introvae import SoftIntroVAE
 from introvae_jax.objectives.vae import VAE
 
-OBJECTIVES = {"introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "introvae": IntroVAE, "vae": VAE, "soft_introvae": SoftIntroVAE, "age": AGE,
+}  # fmt: skip
 WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
 
 
@@ -24,7 +26,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Objective:
 
     Raises KeyError for an unknown name and for a setting that is missing, unless the field has a default.
     """
-    cls = OBJECTIVES[name]
+    cls: Any = OBJECTIVES[name]  # a dataclass, which the type Objective does not say
     optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
     names = [field.name for field in dataclasses.fields(cls) if field.name in settings or field.name not in optional]
     return cls(**{name: settings[name] for name in names})

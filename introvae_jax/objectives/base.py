@@ -67,7 +67,7 @@ class Objective:
 
     has_warmup: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
-    panels: ClassVar[Mapping[str, Sequence[str]]] = {
+    panels: ClassVar[dict[str, Sequence[str]]] = {
         "KL to the prior (nats)": ("kl_real", "kl_rec", "kl_fake", "margin"),
         "reconstruction (half squared error)": ("loss_rec",),
     }

@@ -5,9 +5,12 @@ An example is an image [H, W, C] or, for 2-D densities, a point [2]: x is [B, ..
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
 
 
-def kl(mu: jax.Array, logvar: jax.Array) -> jax.Array:
+def kl(mu: Array, logvar: Array) -> jax.Array:
     """KL(N(mu, exp(logvar)) || N(0, I)) in nats, summed over the latent dimensions.
 
     mu, logvar: [B, Z]. Returns [B], never negative up to rounding.
@@ -16,7 +19,7 @@ def kl(mu: jax.Array, logvar: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(jnp.square(mu) + jnp.exp(logvar) - 1.0 - logvar, axis=-1)
 
 
-def reconstruction(x: jax.Array, xr: jax.Array) -> jax.Array:
+def reconstruction(x: Array, xr: Array) -> jax.Array:
     """Half the squared error, summed over pixels and channels.
 
     x, xr: images [B, H, W, C] in the same range. Returns [B].

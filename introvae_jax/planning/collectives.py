@@ -42,7 +42,7 @@ def find(program: str) -> Iterator[Collective]:
 
 def by_kind(program: str) -> dict[str, tuple[int, int]]:
     """{kind: (number, bytes)}."""
-    totals = collections.defaultdict(lambda: (0, 0))
+    totals: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for one in find(program):
         number, size = totals[one.kind]
         totals[one.kind] = number + 1, size + one.bytes

@@ -102,7 +102,9 @@ def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -
 
 def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, seconds: float) -> Program:
     """What the compiler of `compiled` says of it. batch_bytes: of one device's images."""
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    if memory is None or cost is None or text is None:
+        raise UserError("the compiler of this device does not report memory or cost; name another --target")
     fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes  # outputs beside the donated state: the terms
     return Program(
         batch=batch,
@@ -110,7 +112,7 @@ def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, second
             state=memory.argument_size_in_bytes - batch_bytes, batch=batch_bytes,
             temporaries=memory.temp_size_in_bytes + fresh, code=memory.generated_code_size_in_bytes,
         ),
-        flops=cost["flops"], moved=cost["bytes accessed"], operations=operations(compiled.as_text()), seconds=seconds,
+        flops=cost["flops"], moved=cost["bytes accessed"], operations=operations(text), seconds=seconds,
     )  # fmt: skip
 
 

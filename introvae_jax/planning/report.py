@@ -91,7 +91,9 @@ def _assumptions(plan: Plan, utilisation: float, devices: int) -> str:
 
 def table(plan: Plan, utilisation: float, devices: int) -> list[str]:
     """A row for each chip."""
-    rows = [("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best", "of ideal")]
+    rows: list[tuple[str, ...]] = [
+        ("chip", "usable", "memory", "time", "at best", f"on {devices}", "at best", "of ideal")
+    ]
     for chip in CHIPS:
         estimates = [plan.seconds(chip, share, chips) for chips in (1, devices) for share in (utilisation, 1.0)]
         times = [rough_duration(plan.steps * time) + "*" * launched for time, launched in estimates]

@@ -17,7 +17,7 @@ PERSISTENCE = 3  # records
 
 def error_of_mean_image(images: Source, rows: np.ndarray) -> float:
     """Half the squared error of the mean of images, summed over an image's values, in [0, 1]; of points likewise."""
-    total = squares = 0.0
+    total = squares = np.zeros(())
     for row in rows:  # one at a time: at 1024 pixels they are large
         image = images[row[None]][0]
         x = image / np.float64(255) if image.dtype == np.uint8 else np.float64(image)
@@ -71,8 +71,10 @@ class Health:
     """Follows a run record by record. before: the records of a run that goes on."""
 
     def __init__(self, facts: Facts, before: Sequence[Record] = ()):
-        self._facts, self._records, self._rules = facts, [], rules(facts)
-        self._held, self._texts = dict.fromkeys(self._rules, 0), {}
+        self._facts, self._rules = facts, rules(facts)
+        self._records: list[Record] = []
+        self._held = dict.fromkeys(self._rules, 0)
+        self._texts: dict[Rule, str] = {}
         for record in before:
             self.advise(record)
 
@@ -81,7 +83,7 @@ class Health:
         self._records.append(record)
         lines = []
         for rule in self._rules:
-            text = rule(self._records, self._facts)
+            text = rule(self._records, self._facts) or ""
             self._held[rule], self._texts[rule] = self._held[rule] + 1 if text else 0, text
             if self._held[rule] == PERSISTENCE:
                 lines.append(text)

@@ -56,7 +56,8 @@ class Reporter:
         self.records_path = workdir / "metrics.jsonl"
         self._total, self._batch_size, self._enabled, self._start = total, batch_size, enabled, start
         self._pending: list[tuple[int, Terms]] = []
-        self._seconds, self._since, self._timed_steps, self._compiles = 0.0, None, 0, True
+        self._since: float | None = None
+        self._seconds, self._timed_steps, self._compiles = 0.0, 0, True
         self._learning_rate, self._pauses, self._objective = learning_rate, pauses, objective
         if enabled:
             self._spool = Spool(workdir)
@@ -143,7 +144,7 @@ class Reporter:
     def _write(self, record: dict[str, float]) -> None:
         self._append(record)
         shown = {tag(name): value for name, value in record.items() if name not in ("step", "wall_time")}
-        self._tensorboard.scalars(record["step"], shown)
+        self._tensorboard.scalars(int(record["step"]), shown)
         self._spool.publish()
         progress.say(summary(record, self._total, self._batch_size, self._pauses, self._objective))
 
@@ -212,7 +213,7 @@ def summary(
     if "images_per_second" in record:
         left, least = (total - record["step"]) * batch_size / record["images_per_second"], ""
         if pauses is not None:
-            left, least = left + pauses.left(record["step"]), "" if pauses.all_seen else "at least "
+            left, least = left + pauses.left(int(record["step"])), "" if pauses.all_seen else "at least "
         parts.append(f"{record['images_per_second']:.0f} images/s, {least}{duration(left)} left")
     parts.append(f"error {record['loss_rec']:.2f}")
     kls = [f"{name} {record[f'kl_{name}']:.1f}" for name in ("real", "rec", "fake") if f"kl_{name}" in record]
@@ -234,7 +235,7 @@ def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] 
     for step, terms in steps:
         for name, value in terms.items():
             if not math.isfinite(value):
-                return step, name, value
+                return step, name, float(value)
     return None
 
 

@@ -52,6 +52,7 @@ class Trace:
         target = workdir / FOLDER
         if jax.process_count() > 1:
             target /= f"process_{jax.process_index()}"
+        assert self._running is not None
         with self._running as folder:
             for file in filter(pathlib.Path.is_file, pathlib.Path(folder).rglob("*")):
                 place = target / str(file.relative_to(folder))

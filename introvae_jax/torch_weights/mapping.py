@@ -40,7 +40,7 @@ class Structure:
 
     def networks(self, block_norm: str) -> dict[str, Any]:
         """Encoder and decoder of this structure."""
-        options = {
+        options: dict[str, Any] = {
             "channels": self.channels, "z_dim": self.z_dim, "block_norm": block_norm,
             "expand_equal": self.expand_equal,
         }  # fmt: skip
@@ -84,7 +84,8 @@ def named_arrays(content: Any, where: str) -> dict[str, np.ndarray]:
 
 def _leaves(content: Any, where: str) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
     """Every array with the keys that lead to it. Raises UserError if the nesting is too deep."""
-    pending, seen = [((), content)], 0
+    pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    seen = 0
     while pending:
         path, node = pending.pop()
         seen += 1
@@ -97,7 +98,7 @@ def _leaves(content: Any, where: str) -> Iterator[tuple[tuple[str, ...], np.ndar
             inside = (state.get(kind) for kind in ("_modules", "_buffers", "_parameters"))
             pending += [(path, part) for part in inside if isinstance(part, Mapping)]
         elif isinstance(node, Mapping):
-            pending += [((*path, _text(key)), value) for key, value in reversed(node.items())]
+            pending += [((*path, _text(key)), value) for key, value in reversed(list(node.items()))]
 
 
 def _text(key: Any) -> str:

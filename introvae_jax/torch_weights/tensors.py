@@ -57,7 +57,7 @@ class TensorReader:
     def __init__(self, size: int, fill: Callable[[str, int], np.ndarray]):
         self.storages: dict[str, Storage] = {}
         self._limit, self._viewed, self._fill = size * MAX_VIEWS, 0, fill
-        functions = {
+        functions: dict[str, Callable[..., Any]] = {
             "collections.OrderedDict": lambda items=(): unpickler.pairs(_items(items)),
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": lambda storage, offset, size, stride, *_: self._tensor(

@@ -13,6 +13,7 @@ key overflows the C stack.
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import io
+import mmap
 import pickle
 import pickletools
 import struct
@@ -62,7 +63,7 @@ class Rules:
     persistent: Callable[[Any], Any]
 
 
-def load(stream: BinaryIO, rules: Rules, max_bytes: int = MAX_BYTES) -> Any:
+def load(stream: BinaryIO | mmap.mmap, rules: Rules, max_bytes: int = MAX_BYTES) -> Any:
     """Reads the pickle at the stream's position, and leaves the stream behind its last byte.
 
     max_bytes: of the pickle. Raises Refused if it asks for what `rules` do not allow or is longer, and one of DAMAGE

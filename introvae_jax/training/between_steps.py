@@ -112,6 +112,7 @@ class BetweenSteps:
         """
         scored, step = None, int(state.step)
         if self._is_main_process:
+            assert self._scoring is not None  # eval.every is above 0
             try:
                 with self._pause("scores", f"scoring step {step}"):
                     scores, rank = self._scoring.score(self._averaged(state, statistics))

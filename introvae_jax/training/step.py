@@ -13,6 +13,7 @@ import optax
 from introvae_jax.objectives.base import Batch, Objective, Terms
 from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
+from introvae_jax.trees import PyTree
 
 UPDATE_ORDERS = ("alternating", "simultaneous")
 
@@ -88,10 +89,10 @@ def make_step(
     """
     bind = Partial if share_backward else functools.partial
 
-    def encode(params, x):
+    def encode(params: PyTree, x: jax.Array) -> Any:
         return encoder.apply({"params": params}, x)
 
-    def decode(params, z):
+    def decode(params: PyTree, z: jax.Array) -> Any:
         return decoder.apply({"params": params}, z)
 
     def step(state: State, images: jax.Array) -> tuple[State, Terms]:
@@ -99,7 +100,7 @@ def make_step(
         batch = draw_batch(state, images, decoder.z_dim, mirror, global_batch, replicas, dequantize)
 
         # Z <- E(X); Xr <- D(Z), Xp <- D(Zp); L_AE; E(ng(Xr)), E(ng(Xp)); L_E, equation 11
-        def encoder_loss(params: Any):
+        def encoder_loss(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, Terms]]:
             networks = bind(encode, params), bind(decode, state.decoder.params)
             return objective.encoder_loss(*networks, batch, replicas.mean)
 
@@ -111,7 +112,7 @@ def make_step(
         encoder_of_d = new_encoder if update_order == "alternating" else state.encoder
 
         # E(Xr), E(Xp) without ng; L_D, equation 12
-        def decoder_loss(params: Any, batch: Batch):
+        def decoder_loss(params: PyTree, batch: Batch) -> tuple[jax.Array, Terms]:
             networks = bind(encode, encoder_of_d.params), bind(decode, params)
             return objective.decoder_loss(*networks, batch, z, replicas.mean)
 

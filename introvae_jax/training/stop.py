@@ -1,14 +1,19 @@
 """SIGTERM, SIGHUP and Ctrl-C as a request to stop, which the loop looks at between two steps."""
 
+from collections.abc import Callable
 import contextlib
 import os
 import signal
 import sys
 import threading
+from types import FrameType
+from typing import Any
 
 from jax.experimental import multihost_utils
 
 from introvae_jax import processes, startup
+
+Handler = Callable[[int, FrameType | None], Any] | int | None  # what signal.signal returns
 
 
 class StopRequest(contextlib.AbstractContextManager):
@@ -22,17 +27,18 @@ class StopRequest(contextlib.AbstractContextManager):
         self.requested: str | None = None
         self._looks = 0
         self._received = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             startup.receivers.append(self._receive)
-            for number in (signal.SIGINT, signal.SIGHUP) if processes.several() else startup.HANDLED:
-                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            numbers = [n for n in startup.HANDLED if n != signal.SIGTERM or not processes.several()]
+            for number in numbers:
+                if number != startup.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self._previous[number] = signal.signal(number, startup.handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if self._receive in startup.receivers:

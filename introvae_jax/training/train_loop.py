@@ -121,9 +121,10 @@ class TrainLoop:
             last = between.score(state, between.statistics(state, "ema")["ema"], last)
         with progress.phase("reading the first batches"):
             batches = self.make_feed(step)
-        phase, self._compiled = None, set()
+        phase: Phase | None = None
+        self._compiled: set[tuple[Phase, int]] = set()
         while not last:
-            if phase != self.experiment.phase_at(step):
+            if phase is None or phase != self.experiment.phase_at(step):
                 phase = self.experiment.phase_at(step)
                 batches.use(self.steps[phase])
             room = min(intervals.next_stop(config, step) - step, self.trace.room(step))

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 import contextlib
 import threading
 import time
+from typing import NoReturn
 
 import jax
-from jax._src import distributed  # the job's key-value store has no public name; Orbax takes it from here too
 
 from introvae_jax import processes
 from introvae_jax.errors import EXIT_RETRY
@@ -38,7 +38,7 @@ class Watch(contextlib.AbstractContextManager):
             thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
 
     def keep(self, last_good: str) -> None:
@@ -54,7 +54,7 @@ class Watch(contextlib.AbstractContextManager):
         finally:  # a non-finite number may send the run back, and it goes on
             self._since = None
 
-    def leave(self, reason: str) -> None:
+    def leave(self, reason: str) -> NoReturn:
         """Ends the process at once, without waiting for others: there is nobody to wait for."""
         processes.leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", EXIT_RETRY)
 
@@ -78,7 +78,7 @@ class Watch(contextlib.AbstractContextManager):
 
     def _listen(self) -> None:
         """Gives and takes signs of life; a call that hangs is noticed by the guard."""
-        client, me, beat = distributed.global_state.client, jax.process_index(), 0
+        client, me, beat = processes.key_value_store(), jax.process_index(), 0
         while not self._done.wait(self.BEAT):
             beat += 1
             try:

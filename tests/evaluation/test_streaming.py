@@ -150,6 +150,17 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_are_read_without_the_names_that_windows_lacks_and_may_be_added_after_that(monkeypatch):
+    monkeypatch.delattr(os, "preadv")
+    batch = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    rows = accumulators.Rows()
+    rows.add(batch)
+    np.testing.assert_array_equal(rows.value[1:3], batch[1:3])
+    rows.add(batch + 1)
+    np.testing.assert_array_equal(rows.value[np.array([9, 0, 5])], [batch[4] + 1, batch[0], batch[0] + 1])
+    assert rows.value[10:].shape == (0, 3)
+
+
 def test_a_full_disk_is_named(monkeypatch):
     rows = accumulators.Rows()
 

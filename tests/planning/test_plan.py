@@ -193,3 +193,11 @@ def test_without_the_tpu_compiler_the_way_to_it_is_told(monkeypatch):
     monkeypatch.setattr(target.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"--target=tpu_v5e: .* pip install libtpu"):
         target.devices("tpu_v5e")
+
+
+@pytest.mark.parametrize("missing", ["memory_analysis", "cost_analysis", "as_text"])
+def test_a_compiler_that_reports_nothing_is_one_line(missing, monkeypatch):
+    compiled = jax.jit(lambda x: x + 1).lower(1.0).compile()
+    monkeypatch.setattr(type(compiled), missing, lambda _: None)
+    with pytest.raises(UserError, match="--target"):
+        compiled_step.describe(compiled, 1, 0, seconds=0.0)

@@ -51,10 +51,10 @@ def encode_entry(reader: Reader, spec: DatasetSpec, entry: int) -> EncodedImage:
     except images.BadImage as error:
         return EncodedImage(None, reason=str(error))
     is_jpeg = isinstance(data, bytes) and data[:2] == b"\xff\xd8"
-    flaw = jpeg.flaw(data) if is_jpeg else ""
+    flaw = jpeg.flaw(data) if isinstance(data, bytes) and is_jpeg else ""
     changes = (*decoded.changes, flaw) if flaw else decoded.changes
     keeps = decoded.fits and not flaw and (spec.encoding == "png" or is_jpeg)
-    encoded = data if keeps else images.encode(decoded.array, spec.encoding, spec.quality)
+    encoded = data if isinstance(data, bytes) and keeps else images.encode(decoded.array, spec.encoding, spec.quality)
     pixels = hashes.sha256(decoded.array.tobytes())[:32]
     return EncodedImage(encoded, pixels, decoded.width, decoded.height, changes)
 
@@ -89,6 +89,10 @@ def encode_all(reader: Reader, spec: DatasetSpec, entries: Sequence[int], worker
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+_reader: Reader  # of a worker process
+_spec: DatasetSpec
+
+
 def _start_worker(reader: Reader, spec: DatasetSpec) -> None:
     global _reader, _spec
     _reader, _spec = reader, spec
@@ -98,7 +102,9 @@ def _start_worker(reader: Reader, spec: DatasetSpec) -> None:
 
 def _end_with_parent() -> None:
     """Ends a worker whose parent was killed; it would wait for tasks for ever."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
+    parent.join()
     os._exit(1)
 
 

@@ -51,7 +51,8 @@ def open_places(places: str, *, size: int) -> Reader:
     path = disk.expand(places)
     if "," not in places and path.is_file() and _format_of(path, _head(path)):
         return open_reader(path, size=size)
-    names, skipped = [], []
+    names: list[str] = []
+    skipped: list[tuple[str, str]] = []
     for path in map(disk.expand, places.split(",")):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")

@@ -30,7 +30,7 @@ class Avatars:
     names: Sequence[str]
     fingerprint: str
     splits: None = None
-    skipped: tuple = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def read(self, index: int) -> np.ndarray:
         import dicebear

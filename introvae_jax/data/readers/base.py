@@ -19,10 +19,14 @@ class Reader(Protocol):
     that the source has changed without reading it.
     """
 
-    names: Sequence[str]
-    splits: Sequence[str] | None
-    skipped: Sequence[tuple[str, str]]
-    fingerprint: str
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def splits(self) -> Sequence[str] | None: ...
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def fingerprint(self) -> str: ...
 
     def read(self, index: int) -> bytes | np.ndarray:
         """The encoded image, or uint8 [H, W, C] with C 1 or 3. Raises `images.BadImage` if it cannot be read."""
@@ -33,10 +37,10 @@ class Format(Protocol):
 
     NAME: str
 
-    def recognizes(self, path: pathlib.Path, head: bytes) -> bool:
+    def recognizes(self, path: pathlib.Path, head: bytes, /) -> bool:
         """True if `path` has this format. head: the first 512 bytes of a file, b"" for a folder."""
 
-    def open_reader(self, path: pathlib.Path, size: int) -> Reader:
+    def open_reader(self, path: pathlib.Path, size: int, /) -> Reader:
         """Opens it. size: the wanted resolution, for formats that hold several. Raises UserError if it is damaged."""
 
 

@@ -52,7 +52,9 @@ def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
         yield from ((name(entry), "hidden") for entry in (*subfolders, *files) if entry.startswith("."))
         subfolders[:] = sorted(entry for entry in subfolders if not entry.startswith("."))
         yield from ((name(entry), "") for entry in files if not entry.startswith("."))
-    yield from ((pathlib.Path(error.filename).relative_to(root).as_posix(), error.strerror) for error in failed)
+    yield from (
+        (pathlib.Path(error.filename).relative_to(root).as_posix(), error.strerror or str(error)) for error in failed
+    )
 
 
 def _size(path: pathlib.Path) -> int:

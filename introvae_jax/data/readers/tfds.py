@@ -21,10 +21,10 @@ class TfdsSet:
 
     name: str
     names: Sequence[str]
-    splits: Sequence[str]
+    splits: Sequence[str] | None
     places: Sequence[tuple[str, int]]  # split of the set and index in it
     fingerprint: str
-    skipped: tuple = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def read(self, index: int) -> bytes | np.ndarray:
         split, place = self.places[index]

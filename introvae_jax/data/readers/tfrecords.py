@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,8 @@ def _split(path: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
 
 def _offsets(path: pathlib.Path) -> tuple[list[int], list[tuple[str, str]]]:
     """The offset of each record. Records behind a damaged one cannot be found."""
-    records, offsets, end = _records(path), [], path.stat().st_size
+    offsets: list[int] = []
+    records, end = _records(path), path.stat().st_size
     while (offset := records.get_state()["reader_offset"]) < end:
         try:
             next(records)
@@ -82,7 +84,7 @@ def _offsets(path: pathlib.Path) -> tuple[list[int], list[tuple[str, str]]]:
     return offsets, []
 
 
-def _records(path: pathlib.Path):
+def _records(path: pathlib.Path) -> Any:
     from grain import experimental
 
     return iter(experimental.TFRecordIterDataset(str(path)))
