@@ -235,9 +235,9 @@ def hinge_in_the_decoder(self, encode, decode, batch, z, mean):
 
 
 def hinge_of(slack):
-    def wrong(self, encode, images, mean):
+    def wrong(self, encode, images, margin, mean):
         kl = terms.kl(*encode(detached(images)))
-        return jax.nn.relu(slack(self, kl)), jnp.ones(()), mean(kl)
+        return jax.nn.relu(slack(margin, kl)), jnp.ones(()), mean(kl)
 
     return wrong
 
@@ -279,7 +279,7 @@ BUGS = {
     "decoder stops at the margin": (decoder_still_pulls_beyond_the_margin, INTRO, "decoder_loss",
                                     lambda *a: (-hinge_in_the_decoder(*a)[0], {})),
     "kl summed over the batch": (twice_the_same_batch_teaches_the_same, INTRO, "_hinge",
-                                 hinge_of(lambda s, kl: s.margin - jnp.sum(kl))),
+                                 hinge_of(lambda margin, kl: margin - jnp.sum(kl))),
     "root of the squared error": (decoder_solves_least_squares_in_one_step, terms, "reconstruction",
                                   lambda x, xr: jnp.sqrt(2 * AE(x, xr))),
     "no 1/2 before the squared error": (decoder_solves_least_squares_in_one_step, terms, "reconstruction",
@@ -292,9 +292,9 @@ BUGS = {
     "the same in soft_introvae's decoder": (on(decoder_lowers_the_kl_of_samples, "soft_introvae"), terms, "kl",
                                             lambda *a: -KL(*a)),
     "encoder lowers the kl of generated images": (encoder_raises_the_kl_of_generated_images, INTRO, "_hinge",
-                                                  hinge_of(lambda s, kl: jnp.mean(kl))),
+                                                  hinge_of(lambda _, kl: jnp.mean(kl))),
     "hinge turned round": (encoder_leaves_them_alone_beyond_the_margin, INTRO, "_hinge",
-                           hinge_of(lambda s, kl: jnp.mean(kl) - s.margin)),
+                           hinge_of(lambda margin, kl: jnp.mean(kl) - margin)),
     "sign in the exponential": (on(encoder_raises_the_kl_of_generated_images, "soft_introvae"), SOFT, "encoder_loss",
                                 negative_in_the_exponential),
     "age's encoder pulls samples near": (age_encoder_drives_the_two_apart, *changed_encoder_loss(
