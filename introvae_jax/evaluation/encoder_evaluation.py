@@ -19,7 +19,8 @@ class EncoderEvaluation:
     """Scores models on `held_out` images; `outside` are images of another kind, for "ood".
 
     config: of the models. seed: of noise that metrics draw.
-    Raises UserError for metrics that cannot be computed: too few images, a prior without density, no other images.
+    Raises UserError for metrics that cannot be computed: too few images, a prior without density, no fixed beta, no
+    other images.
     """
 
     def __init__(
@@ -43,6 +44,10 @@ class EncoderEvaluation:
             raise UserError(f"{metric.name} needs {metric.least} held-out images or more")
         if metric.normal_prior and config["model"]["prior"] != "normal":
             raise UserError(f"{metric.name}: a model with model.prior = 'sphere' gives images no density")
+        if metric.normal_prior and config["objective"].get("auto_beta"):
+            raise UserError(
+                f"{metric.name}: a model trained with objective.auto_beta has no fixed beta, which it needs"
+            )
         if "outside" in metric.images and self._outside is None:
             raise UserError(f"{metric.name}: name images of another kind with --ood=DIR")
         return count

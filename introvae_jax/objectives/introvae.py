@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from introvae_jax.objectives import base, introvae_health, terms, weighting
 from introvae_jax.objectives.shared_gradient import shared_gradient
@@ -89,7 +90,7 @@ class IntroVAE(base.Objective):
         hinge_fake, active_fake, kl_fake = self._hinge(encode, fake, margin, mean)
         weighted, moving = weighting.reconstruction_term(loss_rec, batch.x, self.beta, self.auto_beta)
         if self.margin_offset > 0:
-            moving = {**moving, "margin": margin}
+            moving = {**moving, "margin": jnp.asarray(margin)}
         loss = kl_real + self.alpha * (hinge_rec + hinge_fake) + weighted
         return loss, (z, {
             "kl_real": kl_real, "kl_rec": kl_rec, "kl_fake": kl_fake,

@@ -110,13 +110,18 @@ def test_what_cannot_be_had(word, said, trained, held_out):
         score([word], trained, in_order(held_out)[0])
 
 
-def test_a_model_on_a_sphere_has_no_density(trained, held_out):
+@pytest.mark.parametrize(
+    ("section", "change", "said"),
+    [
+        ("model", {"prior": "sphere"}, "a model with model.prior = 'sphere' gives images no density"),
+        ("objective", {"auto_beta": 2.5}, "a model trained with objective.auto_beta has no fixed beta"),
+    ],
+)
+def test_a_model_on_a_sphere_or_without_a_fixed_beta_has_no_density(section, change, said, trained, held_out):
     images = in_order(held_out)[0]
-    config = {**trained.config, "model": {**trained.config["model"], "prior": "sphere"}}
+    config = {**trained.config, section: {**trained.config[section], **change}}
     for word in ("likelihood2", "ood"):
-        with pytest.raises(
-            UserError, match=f"{word[:3]}.*: a model with model.prior = 'sphere' gives images no density"
-        ):
+        with pytest.raises(UserError, match=f"{word[:3]}.*: {said}"):
             encoder_evaluation.EncoderEvaluation(specs.parse([word])[1], images, config, outside=images)
     encoder_evaluation.EncoderEvaluation(specs.parse(["active_units"])[1], images, config)
 
