@@ -21,6 +21,8 @@ def _avatars() -> ml_collections.ConfigDict:
     config.data.cache = "device"
     config.optim.learning_rate = 1e-3
     config.optim.ema_decay = 0.99
+    config.objective.beta, config.objective.auto_beta = 2.0, 0.0
+    config.objective.margin, config.objective.margin_offset = 70.0, 0.0
     return config
 
 

@@ -6,9 +6,11 @@
 
 10,000 faces, the same ones for everybody, in a style under CC0 (--source=avatars:STYLE for another), drawn in
 half a minute at 64. About 30 MB at 64, 0.5 GB at 1024. They stand in for CelebA-HQ where there is no network: same
-pipeline, same sizes, simpler pictures. The settings are a start for 64x64 on a machine without accelerator: as a
-VAE kl_real settles at 55 to 60 nats, so the margin is 70; with 110 and alpha_d 0.25 the encoder ran ahead (gap
-56 against 14 after 1,150 steps). Nobody has trained them to the end yet.
+pipeline, same sizes, simpler pictures. The margin follows the KL of real images and beta the reconstruction error
+(docs/objectives.md). docs/speed.md shows what 205 s on a GPU give at 256, with
+    --config.batch_size=32 --config.model.channels="(32,64,128,256,256,256)" --config.model.z_dim=256
+    --config.model.dtype=bfloat16 --config.optim.learning_rate=3e-4 --config.objective.warmup_steps=600
+    --config.objective.auto_beta=1.155
 """
 
 import ml_collections
@@ -32,8 +34,8 @@ def get_config(argument: str = "64") -> ml_collections.ConfigDict:
     config.model.channels = tuple(min(16 * 2**k, 512) for k in range(stages))
     config.model.z_dim = 128
     config.model.remat = size == 1024
-    config.objective.beta = 2.0 * min(64 / size, 1) ** 2
-    config.objective.margin = 70.0
+    config.objective.margin_offset = 3.0
+    config.objective.auto_beta = 2.5
     config.optim.learning_rate = 5e-4
     config.eval.metrics = ("swd1000", "reconstruction")  # once eval.every is set; no download
     config.log.pictures_every = 2_000

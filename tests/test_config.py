@@ -131,6 +131,10 @@ def test_an_automatic_beta_holds_in_the_warm_up_and_for_images():
     points.objective.auto_beta = 1.0
     with pytest.raises(UserError, match=r"objective\.auto_beta = 1\.0: must be 0\.0 for data\.source = 'density'"):
         config_lib.validate(points)
+    soft = load("digits", "soft_introvae")
+    soft.objective.auto_beta = 1.0
+    with pytest.raises(UserError, match=r"objective\.auto_beta = 1\.0: must be 0 for objective.name = 'soft_introvae'"):
+        config_lib.validate(soft)
 
 
 @pytest.mark.parametrize("word", ["ood", "ood100", " ood"])

@@ -90,6 +90,7 @@ class Objective:
         name = values["objective.name"]
         require(values["model.prior"] == "normal", "model.prior", f"'normal' for objective.name = {name!r}")
         if values["objective.auto_beta"]:
+            require(hasattr(cls, "auto_beta"), "objective.auto_beta", f"0 for objective.name = {name!r}")
             allowed = "0 where objective.auto_beta is above 0"
             require(values["objective.warmup_beta"] == 0, "objective.warmup_beta", allowed)
 
