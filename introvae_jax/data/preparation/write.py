@@ -98,7 +98,7 @@ def _write_shard(
         counter.advance()
     size = sum(map(len, examples))
     what = f"shard {shard.number} of {shard.split}"
-    disk.require_space(partial, 2 * size, what, resume="it resumes from the last whole shard")
+    disk.require_space(partial, 2 * size, what, resume="to resume from the last complete shard")
     with disk.atomic_write(partial / "data" / shard.filename(spec.name)) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # the images are compressed
         for example in examples:
