@@ -50,7 +50,7 @@ def main(_) -> None:
     """Trains. Exit status: 0 training is complete, 75 rerun the same command to resume, 1 a person must act."""
     number = progress.process_number(os.environ) if _PROCESS.value is None else _PROCESS.value
     progress.of_process(number)
-    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+    with progress.phase("importing JAX and its libraries"):  # imported here, so that --help and wrong flags are fast
         import jax
 
         from introvae_jax import compilation_cache, processes

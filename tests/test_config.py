@@ -50,7 +50,7 @@ def test_celebahq_holds_the_paper_s_settings():
 
 
 def test_celebahq_names_the_choices():
-    with pytest.raises(ValueError, match="512,paper: no such settings; there are 128,paper"):
+    with pytest.raises(ValueError, match="512,paper: no such settings; choose one of 128,paper"):
         load("celebahq", "512")
 
 
