@@ -1,4 +1,4 @@
-"""Trains on a folder or an archive without preparing it. All images are decoded once before training starts.
+"""Reads a folder or an archive without preparing it. All images are decoded once before training starts.
 
 Unreadable files are skipped; one warning lists them.
 """
@@ -39,7 +39,7 @@ class Folder:
             return images.decode(self._reader.read(self._entries[index]), self._target).array
         except images.BadImage as error:
             name = self.names[index]
-            raise UserError(f"{name}: could be read when training began, and not any more: {error}") from error
+            raise UserError(f"{name}: was readable at the start of training, but no longer is: {error}") from error
 
 
 def open_splits(
@@ -47,9 +47,9 @@ def open_splits(
 ) -> tuple[Folder, Folder, str]:
     """Opens the images at `path`: training split, test split and identity.
 
-    test_fraction: of the images, at least one, chosen by the hash of their names, so that the order of the directory
-    does not matter. cache_gib: the decoded images are kept in memory if they fit. Raises UserError if there is nothing
-    at `path`, or fewer than two readable images.
+    test_fraction: share of test images, at least one image, chosen by the hash of their names and so independent of the
+    order of the directory. cache_gib: decoded images are kept in memory if they fit in it. Raises UserError if `path`
+    does not exist or has fewer than two readable images.
     """
     way_out = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
     if not path:
@@ -69,7 +69,7 @@ def open_splits(
     def split(part: list[int]) -> Folder:
         cache = np.empty((len(part), target.size, target.size, target.channels), np.uint8) if cached else None
         if cached:
-            for row, i in enumerate(part):  # one at a time, so that no image is in memory twice
+            for row, i in enumerate(part):  # moves one at a time, so that no image is in memory twice
                 cache[row] = arrays.pop(i)
         return Folder(reader, part, target, cache)
 
@@ -80,7 +80,7 @@ def open_splits(
 def decode_all(reader: Reader, target: images.Target, *, keep: bool = True) -> dict[int, np.ndarray | None]:
     """Decodes all images of `reader`: index -> uint8 [size, size, channels] of the readable ones, in order.
 
-    keep: False returns None in place of the arrays. One warning lists what was skipped or converted.
+    keep: False returns None instead of the arrays. One warning lists the skipped and the converted images.
     """
 
     def decode(encoded: bytes | np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
@@ -95,8 +95,8 @@ def read_all(
 ) -> Iterator[tuple[int, Any]]:
     """Yields the index and the decoded value of each readable entry, in order.
 
-    decode: returns a value and the changes that were made. At the end, one warning lists the entries that cannot be
-    read and those that were changed.
+    decode: encoded image -> value and the changes that were made. At the end, one warning lists the skipped and the
+    changed entries.
     """
 
     def attempt(index: int) -> tuple[Any, Sequence[str], str]:

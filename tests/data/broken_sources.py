@@ -201,7 +201,7 @@ SOURCES = [
     Case("source whose name is not UTF-8", "", KEPT, "6 images", folder(name="caf\udce9")),
     Case("empty folder", "", REFUSED, "images: contains no files", folder(images=())),
     Case("folder with one image", "", REFUSED,
-         "images: holding out last:2 of 1 images leaves none for one side; give another --test",
+         "images: holding out last:2 of 1 images leaves one split empty; give another --test",
          folder(images=SIX[:1])),
     Case("folder of texts", "", REFUSED, f"images: 3 left out (a.txt: {broken.NO_IMAGE}, b.txt: ..., c.txt: ...); no "
          "image is left to train on", folder(images=(), more=texts("a.txt", "b.txt", "c.txt"))),
