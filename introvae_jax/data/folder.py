@@ -51,17 +51,17 @@ def open_splits(
     order of the directory. cache_gib: decoded images are kept in memory if they fit in it. Raises UserError if `path`
     does not exist or has fewer than two readable images.
     """
-    way_out = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
+    remedy = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
     if not path:
-        raise UserError(f"config.data.path is empty: {way_out}")
+        raise UserError(f"config.data.path is empty: {remedy}")
     place = disk.expand(path).absolute()
     if not place.exists():
-        raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
+        raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {remedy}")
     reader = readers.open_reader(place, size=target.size)
     cached = len(reader.names) * target.size**2 * target.channels <= cache_gib * 2**30
     arrays = decode_all(reader, target, keep=cached)
     if len(arrays) < 2:
-        raise UserError(f"config.data.path = {path!r}: {len(arrays)} readable images, two are needed; {way_out}")
+        raise UserError(f"config.data.path = {path!r}: {len(arrays)} readable images, two are needed; {remedy}")
 
     readable = sorted(arrays, key=lambda i: digest([reader.names[i]]))
     num_test = min(max(1, round(test_fraction * len(readable))), len(readable) - 1)

@@ -267,7 +267,7 @@ SOURCES = [
     Case("HDF5 of images without pixels", "", REFUSED, "sets.h5: 6 left out (...); no image is left to train on",
          h5(images=np.zeros((6, 3, 0, 0), np.uint8))),
     Case("HDF5 of images of 8,193 x 8,193", "", REFUSED,
-         "sets.h5: images of 3x8193x8193 values are larger than any that is read", h5(images=(6, 3, 8193, 8193))),
+         "sets.h5: images of 3x8193x8193 values exceed the supported size", h5(images=(6, 3, 8193, 8193))),
     Case("LMDB, garbage for data", "", REFUSED, "db: not a whole LMDB database (...)",
          of_bytes("db/data.mdb", b"garbage" * 9999)),
     Case("LMDB of no bytes", "", REFUSED, "db: not a whole LMDB database (...)", of_bytes("db/data.mdb", b"")),

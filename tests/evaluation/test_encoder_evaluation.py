@@ -115,7 +115,7 @@ def test_a_model_on_a_sphere_has_no_density(trained, held_out):
     config = {**trained.config, "model": {**trained.config["model"], "prior": "sphere"}}
     for word in ("likelihood2", "ood"):
         with pytest.raises(
-            UserError, match=f"{word[:3]}.*: a model with model.prior = 'sphere' gives images no density"
+            UserError, match=f"{word[:3]}.*: a model with model.prior = 'sphere' defines no density of images"
         ):
             encoder_evaluation.EncoderEvaluation(specs.parse([word])[1], images, config, outside=images)
     encoder_evaluation.EncoderEvaluation(specs.parse(["active_units"])[1], images, config)
