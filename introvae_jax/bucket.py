@@ -73,7 +73,7 @@ def require(path: epath.Path, *, writes: bool) -> None:
 
 
 def upload(path: epath.Path, content: bytes) -> None:
-    """Writes an object atomically. Raises OSError for every error of the libraries."""
+    """Writes an object atomically. Converts every error of the libraries to OSError."""
     try:
         path.write_bytes(content)
     except Exception as error:  # as in `require`

@@ -1,4 +1,4 @@
-"""Parsing of the command line: a mistake in a flag or in a config file becomes a UserError of one line."""
+"""Parses the command line. A mistake in a flag or in a config file raises a UserError of one line."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -24,18 +24,18 @@ HELP = "--help lists the flags"
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses `argv` into `values` and returns the program's name.
 
-    Raises UserError that names the flag, the value and what is allowed; for an error inside a config file, the file and
-    its line.
+    Raises UserError, which names the flag, its value and the allowed values. For an error inside a config file, it
+    names the file and the line.
     """
     argument = _check_config(argv) if "config" in values else None
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # ml_collections prints tracebacks of its own
             rest = values(argv)
             if "config" in values:
-                hasattr(values["config"].value, "keys")  # an unreadable file raises at the first access only
+                hasattr(values["config"].value, "keys")  # the first access loads the file, and raises if that fails
     except SystemExit:
         sys.exit(0)  # --help; absl exits with 1
-    except Exception as error:  # a config file is a program: it can raise anything
+    except Exception as error:  # a config file is Python code: it can raise anything
         if isinstance(error, flags.UnrecognizedFlagError):
             told = _unknown_flag(error.flagname, values)
         else:
@@ -49,9 +49,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
 
 
 def refuse_unused(names: Sequence[str], why: str, values: flags.FlagValues = flags.FLAGS) -> None:
-    """Raises UserError if a flag of `names` is on the command line, where it would have no effect.
+    """Raises UserError if a flag in `names` is on the command line, because it would have no effect.
 
-    why: what has to change for the flag to have an effect, for instance "needs --format=jpeg".
+    why: what the flag needs to have an effect, for instance "needs --format=jpeg".
     """
     given = [name for name in names if values[name].present]
     if given:
@@ -59,7 +59,7 @@ def refuse_unused(names: Sequence[str], why: str, values: flags.FlagValues = fla
 
 
 def _overrides(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Positions and keys of --config.KEY=VALUE."""
+    """Yields the positions and keys of --config.KEY=VALUE arguments."""
     for position, word in enumerate(argv):
         if match := re.match(r"--?(?:no)?config\.([^=]*)", word):
             yield position, match[1]
@@ -99,7 +99,7 @@ def _check_config(argv: Sequence[str]) -> str | None:
 
 
 def _in_config_file(error: BaseException, argument: str | None) -> str | None:
-    """What an error raised by a config file says, and where; None for any other error."""
+    """The message, file and line of an error raised by a config file; None for any other error."""
     if argument is None:
         return None
     path, _, of_config = argument.partition(":")
@@ -116,7 +116,7 @@ def _in_config_file(error: BaseException, argument: str | None) -> str | None:
         line = linecache.getline(last.filename, last.lineno or 0)
         if isinstance(link, ValueError) and line.lstrip().startswith("raise"):
             return f"--config={argument}: " + one_line(link).removeprefix(f"{file.name}:{of_config}: ")
-        own = [i for i, place in enumerate(places) if place.parent == file.parent][-1]  # rather than in a library
+        own = [i for i, place in enumerate(places) if place.parent == file.parent][-1]  # not in a library
         return f"--config={argument}: {frames[own].filename}, line {frames[own].lineno}: {_named(link)}"
     return None
 
@@ -127,7 +127,7 @@ def _named(error: BaseException) -> str:
 
 
 def _unknown_key(argv: Sequence[str], argument: str | None, values: flags.FlagValues) -> str | None:
-    """What is wrong with the first override of a key that the config does not have."""
+    """The error message for the first override of a key that the config does not have."""
     if argument is None:
         return None
     config = values["config"].parser.parse(argument)
@@ -155,7 +155,7 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 
 def _similar(name: str, keys: Sequence[str]) -> list[str]:
-    """The keys whose last part is `name`, is spelt like it, or is abbreviated to it ("lr"); three at most."""
+    """At most three keys whose last part equals `name`, is spelled like it, or is abbreviated by it ("lr")."""
     last = {key: key.rpartition(".")[2] for key in keys}
     same = [key for key in keys if name in (last[key], "".join(word[:1] for word in last[key].split("_")))]
     close = set(difflib.get_close_matches(name, last.values(), cutoff=0.75))
@@ -170,7 +170,7 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
 
 
 def _wrong_value(error: Exception, values: flags.FlagValues) -> str:
-    """What a flag's value must be, or what absl says where it is not about a value."""
+    """The error message for a wrong flag value, with the allowed values; otherwise absl's own message."""
     text = one_line(error)
     if match := re.search(r"[Ff]lag --(\S+) must have a value other than None", text):
         return f"--{match[1]} is missing: {values[match[1]].help.rstrip('.')}; {HELP}"
@@ -186,7 +186,7 @@ def _wrong_value(error: Exception, values: flags.FlagValues) -> str:
 
 
 def _must_be(parser: Any) -> str:
-    """What a parser takes, in words; "" where its own message is clear."""
+    """A description of the values that a parser accepts; "" if its own message is clear."""
     if isinstance(parser, flags.BooleanParser):
         return "true or false"
     if isinstance(parser, tuple_parser.TupleParser):

@@ -1,4 +1,4 @@
-"""Compiled programs stay on disk, so that a second start does not compile again."""
+"""The persistent compilation cache: a second start loads compiled programs from disk."""
 
 from collections.abc import Callable
 import glob
@@ -13,14 +13,14 @@ import jax
 from introvae_jax import disk, hashes
 from introvae_jax.errors import UserError
 
-SHORTEST = 0.5  # seconds of compiling below which it is done again
+SHORTEST = 0.5  # seconds; programs that compile faster are not cached
 
 
 def enable() -> None:
-    """Lets JAX keep what it compiles in `disk.cache_dir()`, unless JAX_COMPILATION_CACHE_DIR names a place, or none.
+    """Enables JAX's compilation cache in `disk.cache_dir()`, unless JAX_COMPILATION_CACHE_DIR is set.
 
-    To be called once the processes of a job are joined, for it starts the backend. What cannot be written is
-    compiled again the next time; a damaged entry is deleted when it is read, compiled again and replaced.
+    Call it after the processes of a job have joined, because it starts the backend. Programs that cannot be written are
+    compiled again at the next start. A damaged entry is deleted when it is read, compiled again and replaced.
     """
     if not isinstance(warnings.showwarning, _DeleteDamaged):
         warnings.showwarning = _DeleteDamaged(warnings.showwarning)
@@ -29,7 +29,7 @@ def enable() -> None:
     kind = jax.default_backend()
     try:
         place = disk.cache_dir() / "programs" / (f"cpu_{_processor()}" if kind == "cpu" else kind)
-    except UserError:  # no home
+    except UserError:  # there is no home directory
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
@@ -40,10 +40,11 @@ def _directory() -> str | None:
 
 
 class _DeleteDamaged:
-    """Shows warnings as before, except JAX's about a damaged cache entry: that is deleted instead.
+    """Shows warnings as before, except JAX's warning about a damaged cache entry, which it deletes.
 
-    JAX compiles again what it cannot read, but never writes over an entry, so it would warn at every start. It warns
-    before it compiles, and names the program but not the entry: all of that name go.
+    JAX compiles a program again if its entry is unreadable, but never overwrites the entry, so it would warn at every
+    start. The warning comes before the compilation and has the name of the program, not of the entry: all entries with
+    that name are deleted.
     """
 
     ABOUT = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
@@ -62,7 +63,7 @@ class _DeleteDamaged:
 
 
 def _processor() -> str:
-    """What this processor can do, as a short hash: another one may know other instructions, and share a home."""
+    """A short hash of this processor's features: another machine with the same home may have other instructions."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         told = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

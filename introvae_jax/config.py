@@ -1,4 +1,4 @@
-"""Every rule on a config value, checked before any device work."""
+"""Validates config values before any device work."""
 
 from collections.abc import Callable
 import json
@@ -25,15 +25,15 @@ DTYPES = ("float32", "bfloat16")
 PRIORS = ("normal", "sphere")
 CACHES = ("host", "device")
 
-# What a run does whose stored config is older than the key.
+# Values of keys that are missing in the stored configs of older runs.
 BEFORE = {
     "objective.warmup_beta": 0.0, "objective.margin_offset": 0.0, "objective.auto_beta": 0.0, "optim.epsilon": 1e-8,
     "optim.decay_factor": 0.1,
 }  # fmt: skip
-# What may differ between a run and its resumption: nothing that the next step's numbers depend on.
+# Keys that may change when a run is resumed: the numbers of the next step do not depend on them.
 MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "data.path", "data.cache", "data.threads", "model.remat")
 
-REMOVED = {"accumulate": 1}  # former keys, with the value that changed nothing
+REMOVED = {"accumulate": 1}  # former keys, with the value that had no effect
 _CHOICES = {
     "data.source": tuple(SOURCES), "data.channels": (1, 3), "data.resize": tuple(FILTERS), "data.cache": CACHES,
     "model.network": NETWORKS, "model.prior": PRIORS, "model.norm": NORMS, "model.block_norm": BLOCK_NORMS,
@@ -48,7 +48,7 @@ _AT_MOST = {
     "steps": 2**31 - 1, "batch_size": 2**20, "data.threads": 2**12, "model.z_dim": 2**16, "model.width": 2**16,
     "model.depth": 2**10,
 }  # fmt: skip
-MOST_CHANNELS = 2**16  # of one layer
+MOST_CHANNELS = 2**16  # per layer
 MOST_CALIBRATION_IMAGES = 2**26
 _ABOVE_ZERO = ("optim.learning_rate", "objective.beta", "objective.beta_kl", "optim.epsilon", "optim.decay_factor")
 _NOT_NEGATIVE = (
@@ -65,9 +65,9 @@ RULED = (
     "eval.metrics", "eval.best", "eval.inception",
 )  # fmt: skip
 
-# Keys of the networks that came after the first checkpoints, with the values that those were trained with.
+# Network keys that the oldest checkpoints lack, with the values that those were trained with.
 NEWER = {"network": "residual", "prior": "normal", "block_norm": "sum", "expand_equal": False}
-# What a stored config needs so that its networks can be built, by what they take.
+# Keys and types that a stored config needs to build its networks, by kind of example.
 _STORED = {
     "images": {
         "data.size": int, "data.channels": int, "data.crop": str, "data.resize": str, "model.channels": tuple,
@@ -79,7 +79,7 @@ _STORED = {
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError on the first value that no run could use, naming the field, the value and what is allowed."""
+    """Raises UserError for the first invalid value. The message has the key, the value and the allowed values."""
     values = flatten(config)
     missing = [key for key in RULED if key not in values]
     if missing:
@@ -127,11 +127,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if values["optim.schedule"] == "step":
         require(len(decay_steps) > 0, "optim.decay_steps", "given when optim.schedule = 'step'")
     if objective.has_warmup and values["objective.warmup_steps"] >= values["steps"]:
-        warn(f"config.objective.warmup_steps reaches to the last step, {values['steps']}: this trains a plain VAE")
+        warn(f"config.objective.warmup_steps includes the last step, {values['steps']}: this run trains a plain VAE")
 
 
 def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What a run on a 2-D density needs."""
+    """Checks the values of a run on a 2-D density."""
     require(values["data.name"] in DENSITIES, "data.name", "one of " + ", ".join(map(repr, DENSITIES)))
     needed = {"model.network": "mlp", "model.norm": "none", "model.prior": "normal", "model.dtype": "float32",
               "data.mirror": False, "data.dequantize": False, "objective.auto_beta": 0.0}  # fmt: skip
@@ -140,7 +140,7 @@ def _check_points(values: dict[str, Any], require: Callable[[bool, str, str], No
 
 
 def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What is scored while training."""
+    """Checks the values of the evaluation during training."""
     metrics = specs.split(values["eval.metrics"])
     best = values["eval.best"] or (metrics[0] if metrics else "")
     try:
@@ -153,14 +153,14 @@ def _check_eval(values: dict[str, Any], require: Callable[[bool, str, str], None
     require(values["eval.best"] in ("", *metrics), "eval.best", "'' or one of config.eval.metrics")
     if best:
         name = asked[best].name
-        require(asked[best].ranks, "eval.best", f"another metric than {name}, which ranks nothing")
+        require(asked[best].ranks, "eval.best", f"a metric that can rank checkpoints; {name} cannot")
     if values["eval.every"]:
         require(len(metrics) > 0, "eval.metrics", "one or more where eval.every is above 0")
         require(values["data.source"] != "density", "eval.every", "0 for points, which benchmarks/toy2d.py scores")
 
 
 def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], None]) -> None:
-    """What the residual networks need, and the images that go into them."""
+    """Checks the values of the residual networks and of their images."""
     try:
         crop_box(values["data.crop"], 1, 1)
     except ValueError:
@@ -179,19 +179,19 @@ def _check_residual(values: dict[str, Any], require: Callable[[bool, str, str], 
 
 
 def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
-    """Channel counts for `stages` that start as `channels` and double up to 512, as in the paper's networks."""
+    """Channel counts for `stages`: the first one of `channels`, then doubled up to 512, as in the paper."""
     first = channels[0] if channels and type(channels[0]) is int and channels[0] >= 1 else 32
     return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
 
 
 def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
-    """The config of the checkpoint at `place`, with the keys of the networks that are newer than it.
+    """Adds the network keys that are missing in the stored config of an older checkpoint, and validates all of them.
 
-    Only what the networks are built from is looked at: other values may be those of another version.
+    place: the checkpoint, for errors. Other keys are not checked, because another version may have written them.
     Raises UserError if a value is missing or no network can be built from it.
     """
     if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in ("data", "model")):
-        raise UserError(f"{place}: it holds no config with the sections data and model")
+        raise UserError(f"{place}: its config lacks the sections data and model")
     config = {**config, "model": {**NEWER, **config["model"]}}
     values = flatten({name: config[name] for name in ("data", "model")})
 
@@ -215,10 +215,10 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
+    """Raises UserError if `config` differs from the `stored` config of a run in a value that may not change.
 
-    A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are ignored, unless the
-    run used a feature that this version no longer has.
+    Keys that are not stored have their value in `BEFORE`. Other keys that only one of the two has are ignored, unless
+    the run used a feature that this version no longer has.
     """
     old, new = BEFORE | flatten(stored), flatten(config)
     for key, unused in REMOVED.items():
@@ -229,7 +229,7 @@ def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, work
             )
     fixed = [key for key in sorted(old.keys() & new.keys()) if not key.startswith(MAY_CHANGE)]
     if new["optim.schedule"] == "cosine":
-        fixed.append("steps")  # the rate at every step depends on it
+        fixed.append("steps")  # the learning rate at every step depends on it
     changed = [f"config.{k}: {old[k]!r} there, {new[k]!r} now" for k in fixed if old[k] != new[k]]
     if changed:
         raise UserError(
@@ -239,7 +239,7 @@ def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, work
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{"data.size": 64, ...} of a nested config; lists become tuples, as they are after a round trip through JSON."""
+    """Flattens a nested config to {"data.size": 64, ...}. Lists, which JSON makes of tuples, become tuples again."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict | ml_collections.ConfigDict):
@@ -250,5 +250,5 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Plain nested dictionaries of what JSON can hold."""
+    """Converts a config to nested dictionaries with values that JSON can represent."""
     return json.loads(json.dumps(config.to_dict()))

@@ -4,9 +4,9 @@
     python -m introvae_jax.convert --weights=FILE.pth --workdir=RUN --config=configs/celebahq.py:256,released
     python -m introvae_jax.convert --weights=FILE.pth --workdir=RUN --family=soft_introvae
 
-The file is read without PyTorch, and nothing in it is run. The structure of the networks is read from the shapes of its
-arrays. With --config they must agree, and introvae_jax.main resumes training with the same --config and --workdir. See
-docs/released_weights.md.
+PyTorch is not needed, and nothing in the file is executed. The structure of the networks is inferred from the shapes of
+the arrays. With --config, the two must agree; introvae_jax.main then continues training with the same --config and
+--workdir. See docs/released_weights.md.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from introvae_jax import errors, progress
 _WEIGHTS = flags.DEFINE_string("weights", None, "The released file: a state dict or whole networks, by torch.save.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Work directory for the checkpoint; must have no checkpoints.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="The experiment for further training; by default configs/default.py with the sizes found."
+    "config", help_string="The config for further training; by default configs/default.py with the sizes in the file."
 )
 _FAMILY = flags.DEFINE_enum(
     "family", "introvae", ["introvae", "soft_introvae"],
-    "The code that wrote the weights. The files look alike, and the wrong one gives wrong images without an error.",
+    "The code that wrote the weights. The files look alike, and the wrong family gives wrong images without an error.",
 )  # fmt: skip
 
 
 def main(_: Sequence[str]) -> None:
     """Converts the file that the flags name."""
-    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+    with progress.phase("importing JAX and its libraries"):  # imported here, so that --help and wrong flags are fast
         from introvae_jax.torch_weights import conversion
 
     if not _WEIGHTS.value or not _WORKDIR.value:
@@ -49,7 +49,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _overrides(config: ConfigDict) -> list[str]:
-    """The flags with which introvae_jax.main builds `config` from the file of --config or the default one."""
+    """The flags that make introvae_jax.main build `config` from the --config file or the default one."""
     from introvae_jax import config as config_lib
     from introvae_jax.torch_weights import conversion
 

@@ -16,12 +16,12 @@ import filelock
 from introvae_jax import bucket
 from introvae_jax.errors import UserError, warn
 
-UNLOCKING = 2.0  # seconds to wait for the lock of a process that was just killed and is still freeing its memory
-RESERVE = 2**20  # bytes to leave free, for what is logged between two checks
+UNLOCKING = 2.0  # seconds to wait for a lock: a process that was just killed holds it until its memory is freed
+RESERVE = 2**20  # bytes to leave free, for log files that grow between two checks
 
 
 def expand(path: str | os.PathLike) -> pathlib.Path:
-    """The path on this machine with ~ expanded. Raises UserError for an unknown user's home and for a bucket."""
+    """A local path with ~ expanded. Raises UserError for the home of an unknown user and for a bucket."""
     if "://" in os.fspath(path):
         raise UserError(f"{path}: only --workdir and --out can be in a bucket; copy it to a disk first")
     try:
@@ -31,7 +31,7 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
 
 
 def resolve(path: str | os.PathLike) -> pathlib.Path | epath.Path:
-    """As `expand`, or for gs://BUCKET/... the path in a bucket. Raises UserError if it is neither."""
+    """As `expand`, or, for gs://BUCKET/..., the path in a bucket. Raises UserError for any other URL."""
     return bucket.at(path) if "://" in os.fspath(path) else expand(path)
 
 
@@ -42,9 +42,9 @@ def cache_dir() -> pathlib.Path:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Atomic write: gives a temporary path to write to, which is renamed to `path` at the end.
+    """Atomic write: yields a temporary path to write to, which is renamed to `path` at the end.
 
-    path: on this machine or in a bucket. Raises OSError if it cannot be written.
+    path: local or in a bucket. Raises OSError if it cannot be written.
     """
     if bucket.is_bucket(path):
         with tempfile.TemporaryDirectory(prefix="introvae_jax_") as folder:
@@ -73,15 +73,15 @@ def require_files(directory: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: str | os.PathLike, purpose: str) -> Iterator[None]:
-    """Holds a lock on the file `path`, on this machine or a network disk; it ends with the process, however that ends.
+    """Holds a lock on the file `path`, on a local or network disk. The lock is released when the process ends.
 
-    purpose: what errors of other processes say, "training". A file beside `path`, PATH.owner, tells who holds the lock.
-    Warns and continues where the file system has no locks. Raises UserError, which names the owner, if another process
-    holds the lock, and OSError if the file cannot be written.
+    purpose: for the error messages of other processes, for instance "training". The file PATH.owner beside `path`
+    names the owner of the lock. Warns and continues if the file system has no locks. Raises UserError, which names the
+    owner, if another process holds the lock, and OSError if the file cannot be written.
     """
     path = pathlib.Path(path)
     owner = path.with_name(f"{path.name}.owner")
-    # A soft lock, the fallback of filelock, would stay behind when its owner is killed.
+    # filelock's fallback, a soft lock, would remain after its owner is killed.
     lock = filelock.FileLock(path, timeout=UNLOCKING, poll_interval=0.1, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -94,13 +94,13 @@ def file_lock(path: str | os.PathLike, purpose: str) -> Iterator[None]:
         warn(f"{path.parent}: no file locks there ({error.strerror}); only one process at a time may use it")
     else:
         since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without it
+        with contextlib.suppress(OSError):  # on a full disk the lock works without this file
             owner.write_text(f"{purpose} there now (process {os.getpid()} on {socket.gethostname()} since {since})")
     try:
         yield
     finally:
         for file in (owner, path):
-            with contextlib.suppress(OSError):  # Windows removes no open file
+            with contextlib.suppress(OSError):  # Windows cannot remove an open file
                 file.unlink(missing_ok=True)
         lock.release()
 
@@ -113,18 +113,18 @@ def _read(path: pathlib.Path) -> str:
 
 
 def require_space(
-    directory: str | os.PathLike, needed: int, purpose: str, resume: str = "it goes on from the last checkpoint"
+    directory: str | os.PathLike, needed: int, purpose: str, resume: str = "to resume from the last checkpoint"
 ) -> None:
     """Raises UserError unless `needed` bytes and a reserve are free on the disk of `directory`.
 
-    purpose: what is written. resume: what a rerun does, for the error.
+    purpose, resume: for the error message: what is written, and what a rerun does.
     """
     try:
         free = shutil.disk_usage(directory).free
     except OSError:
-        return  # a bucket, which has no such limit
+        return  # a bucket has no such limit
     if free < needed + RESERVE:
         raise UserError(
             f"{directory}: no space left for {purpose} ({(needed + RESERVE) / 2**20:.1f} MiB needed, "
-            f"{free / 2**20:.1f} MiB free); make room and rerun the same command, {resume}"
+            f"{free / 2**20:.1f} MiB free); make room and rerun the same command {resume}"
         )

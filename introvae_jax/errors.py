@@ -1,4 +1,4 @@
-"""How every command ends when the user is to blame: one clear line, exit status 1, no traceback."""
+"""Errors of commands: a user's mistake ends a command with one clear line, exit status 1 and no traceback."""
 
 from collections.abc import Callable, Sequence
 import os
@@ -14,9 +14,9 @@ EXIT_RETRY = 75  # exit status (EX_TEMPFAIL): rerun the same command to resume; 
 
 
 class UserError(Exception):
-    """Something that the user can put right. The message names the thing and the way out.
+    """An error that the user can fix. The message says what happened, where, and what to do.
 
-    status: what the command exits with.
+    status: exit status of the command.
     """
 
     def __init__(self, message: str, status: int = 1):
@@ -25,10 +25,10 @@ class UserError(Exception):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Parses the flags and runs `main(argv)`; a UserError or a wrong flag becomes one line on stderr.
+    """Parses the flags and runs `main(argv)`. Prints a UserError or a wrong flag as one line on stderr.
 
-    What the libraries log, tracebacks of their threads included, is shown from --verbosity=0 on, and
-    the traceback of the error itself at --verbosity=1.
+    --verbosity=0 shows the libraries' log lines and the tracebacks of their threads; --verbosity=1 also shows the
+    traceback of the error.
     """
     from introvae_jax import command_line  # here, because it raises the UserError of this module
 
@@ -59,7 +59,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def announce() -> None:
-    """Phases are announced from now on; for a command whose imports take long, before `run`."""
+    """Starts announcing phases. Commands with slow imports call it before `run`."""
     try:
         progress.start(os.environ)
     except ValueError as error:
@@ -67,13 +67,13 @@ def announce() -> None:
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
-    """Python's own hook, but for what comes of a read of a damaged checkpoint that was given up."""
+    """Python's excepthook, except for late errors of an abandoned read of a damaged checkpoint."""
     if not _is_late(error):
         sys.__excepthook__(kind, error, traceback)
 
 
 def _tell_unraisable(what: Any) -> None:
-    """The same for what no caller hears of: TensorStore's threads report so, and the reads that Orbax leaves behind."""
+    """The same for unraisable errors: TensorStore's threads and reads that Orbax abandons raise them."""
     code = getattr(what.object, "cr_code", None)
     if not _is_late(what.exc_value) and (code is None or "orbax" not in code.co_filename):
         sys.__unraisablehook__(what)
@@ -85,43 +85,43 @@ def _is_late(error: BaseException | None) -> bool:
 
 
 def warn(message: str) -> None:
-    """One line on stderr, of the main process, for what the user should know and the run survives."""
+    """Prints a warning as one line on stderr, in the main process only."""
     progress.say(f"introvae_jax: warning: {printable(message)}")
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """Ends the process with `message` and the exit status."""
+    """Prints `message` as an error and ends the process with the exit status."""
     say(message)
     sys.exit(status)
 
 
 def say(message: str) -> None:
-    """One line on stderr for what ends this process, whichever of several it is."""
+    """Prints an error as one line on stderr, in every process."""
     progress.say(f"introvae_jax: error: {progress.console.label}{printable(message)}", always=True)
 
 
 def printable(text: str) -> str:
-    """The text on one line, control characters and bytes that are not UTF-8 escaped: a terminal obeys some of them."""
+    """The text on one line, with control characters (which terminals interpret) and non-UTF-8 bytes escaped."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def fail_without(error: ModuleNotFoundError) -> NoReturn:
-    """Ends the process with the command that installs the optional package that `error` is about."""
+    """Ends the process with an error that gives the command to install the missing optional package."""
     name = (error.name or "").partition(".")[0]
     if name in ("", "introvae_jax", "benchmarks", "configs"):
-        raise error  # a mistake of ours
+        raise error  # a bug of this package
     package = {"skimage": "scikit-image"}.get(name, name)
     fail(f"the package {package} is not installed: pip install {package}")
 
 
 def install(extra: str) -> str:
-    """The command that installs an optional dependency. From a clone: the package is in no index."""
+    """The command that installs an optional dependency from a clone; the package is not on PyPI."""
     return f"pip install '.[{extra}]' in a clone of the repository"
 
 
 def one_line(error: BaseException) -> str:
-    """The words of an error whose library spreads them over several lines; of a traceback in them, the end."""
+    """The message of an error on one line. Of a traceback in the message, only the end is kept."""
     text = str(error.args[0]) if len(error.args) == 1 else str(error)  # str() of a KeyError quotes and escapes
     head, traceback, tail = text.partition("Traceback (most recent call last):")
     if traceback:

@@ -1,6 +1,6 @@
-"""From a config to a computation: networks, optimizers, the first state and the training step.
+"""Builds the computation that a config describes: networks, optimizers, the initial state and the training step.
 
-Training, planning, conversion and benchmarks build these here and nowhere else. This module reads no files or images.
+Training, planning, conversion and benchmarks all use this module. It reads no files and no images.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from introvae_jax.training.state import State
 
 
 class Experiment:
-    """What `config` says to compute on the devices of `replicas`.
+    """The computation that `config` describes, on the devices of `replicas`.
 
     networks: encoder and decoder. optimizers: of the encoder and of the decoder.
     """
@@ -48,26 +48,26 @@ class Experiment:
         return float(self._rate(max(step - 1, 0)))
 
     def init_state(self) -> State:
-        """The state before the first step; a function of `config.seed` alone."""
+        """Creates the initial state, which depends on `config.seed` only."""
         shape = example_shape(self.config)
         return state_lib.create(jax.random.key(self.config.seed), *self.networks, self.optimizers, shape)
 
     @property
     def phases(self) -> list[tuple[str, float]]:
-        """Objective and beta of each phase: the warm-up, if there is one, and the rest."""
+        """Objective and beta of each phase: the warm-up, if there is one, and the main phase."""
         return list(dict.fromkeys(self.phase_at(step) for step in (0, self.config.objective.warmup_steps)))
 
     def phase_at(self, step: int) -> tuple[str, float]:
-        """Objective and beta that train after `step` steps: a plain VAE during the warm-up."""
+        """Objective and beta of the phase after `step` steps: a plain VAE during the warm-up."""
         objective = self.config.objective
         if step < objective.warmup_steps:
             return objectives.WARMUP, objective.warmup_beta or objective.beta
         return objective.name, objective.beta
 
     def make_step(self, name: str, **changes: Any) -> Callable[[State, jax.Array], tuple[State, Terms]]:
-        """The training step of the objective `name` as a pure function: training/step.py with this config's values.
+        """Returns the training step of the objective `name`, a pure function (training/step.py).
 
-        changes: of the objective's settings, for instance beta; may be traced.
+        changes: settings of the objective that differ from the config, for instance beta; may be traced values.
         """
         config = self.config
         return step_lib.make_step(
@@ -87,12 +87,12 @@ def example_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def batch_shape(config: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
-    """Shape and type of the global batch that enters a step: images as uint8, or points as float32."""
+    """Shape and dtype of the global batch of a step: images as uint8, or points as float32."""
     dtype = jnp.float32 if config["data"]["source"] == "density" else jnp.uint8
     return jax.ShapeDtypeStruct((config["batch_size"], *example_shape(config)), dtype)
 
 
 def build_networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
-    """The encoder and the decoder that `config` describes."""
+    """Builds the encoder and the decoder that `config` describes."""
     model = config["model"]
     return NETWORKS[model["network"]].build(model, config["data"], axis_name)

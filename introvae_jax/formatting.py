@@ -15,13 +15,13 @@ def duration(seconds: float) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Two digits in the largest unit that it reaches: "3.2 days"."""
+    """A duration with two digits in the largest unit that fits: "3.2 days"."""
     name, unit = next(((name, unit) for name, unit in UNITS if seconds >= unit), ("s", 1))
     return f"{seconds / unit:.2g} {name}"
 
 
 def number(value: float) -> str:
-    """A value with five digits, as many as any metric is accurate to."""
+    """A value with five significant digits; no metric is more accurate."""
     return f"{value:.5g}"
 
 

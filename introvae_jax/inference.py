@@ -1,4 +1,4 @@
-"""Applies networks to numpy arrays in batches, on all local devices, in the process that has made models."""
+"""Applies networks to numpy arrays in batches, on all local devices."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -19,9 +19,9 @@ T = TypeVar("T")
 def in_batches(
     function: Callable[[jax.Array], T], x: np.ndarray, *, batch_size: int, replicas: Replicas, doing: str
 ) -> T:
-    """`function` of x [N, ...], in batches of one size (the last is padded), so that one compiled program serves all.
+    """Applies `function` to x [N, ...] in batches of one size, so that it compiles once; the last batch is padded.
 
-    Returns numpy arrays [N, ...]. doing: announces it as a phase. Raises UserError in a forked process.
+    Returns numpy arrays [N, ...]. doing: name of the progress phase. Raises UserError in a forked process.
     """
     require_own_process()
     outputs = []
@@ -36,7 +36,7 @@ def in_batches(
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(network: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> Any:
-    """A network with its stored statistics. Compiled once for all models of one shape."""
+    """Applies a network with its stored statistics. Models of one shape share the compiled program."""
     return network.apply(variables, x, use_running_average=True)
 
 
@@ -62,14 +62,14 @@ def same_arrays(a: Any, b: Any) -> bool:
 
 @functools.cache
 def _process_of_models() -> int:
-    """The process that made the first model: JAX's threads are there, and not in a fork of it."""
+    """The ID of the process that made the first model. JAX's threads run in it, and not in its forks."""
     return os.getpid()
 
 
 def require_own_process() -> None:
-    """Raises UserError in a fork of a process that has models, where JAX would wait for threads forever."""
+    """Raises UserError in a fork of a process that has models: JAX would wait forever for threads."""
     if os.getpid() != _process_of_models():
         raise UserError(
-            "a model is used in a forked process, where JAX hangs: start the process with "
+            "a model cannot be used in a forked process, where JAX hangs: start the process with "
             'multiprocessing.get_context("spawn"), or load the model only in the new process'
         )

@@ -15,7 +15,7 @@ from introvae_jax.data import source
 from introvae_jax.errors import UserError
 
 Images = npt.ArrayLike | Image.Image | Sequence[Image.Image]  # arrays, nested lists, or Pillow images
-ROUNDING = 1e-5  # by which a float image may leave [0, 1]
+ROUNDING = 1e-5  # float images may exceed [0, 1] by this rounding error
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # of Pillow; PNG files hold no others
 SEEDS = 2**32
 
@@ -25,7 +25,7 @@ class InvalidArgument(UserError, ValueError):
 
 
 def whole_number(name: str, value: SupportsIndex) -> int:
-    """`value` as an int of 1 or more. Raises InvalidArgument for anything else."""
+    """Returns `value` as an int, 1 or more. Raises InvalidArgument for anything else."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -36,11 +36,11 @@ def whole_number(name: str, value: SupportsIndex) -> int:
 
 
 def seeds(values: Sequence[int]) -> np.ndarray:
-    """uint32 [N]. Raises InvalidArgument unless `values` are whole numbers from 0 to 2**32 - 1."""
+    """Returns seeds as uint32 [N]. Raises InvalidArgument unless they are whole numbers from 0 to 2**32 - 1."""
     if np.ndim(values) != 1:
         raise InvalidArgument(f"seeds = {values!r}: must be a sequence of whole numbers")
     if len(values) == 0:
-        raise InvalidArgument("no seeds: one or more are needed")
+        raise InvalidArgument("no seeds: at least one is needed")
     for seed in values:
         if not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
             raise InvalidArgument(f"seed {seed}: must be at least 0 and below 2**32, a whole number")
@@ -48,27 +48,27 @@ def seeds(values: Sequence[int]) -> np.ndarray:
 
 
 def seed_range(first: int, num: int) -> range:
-    """The `num` seeds from `first` on. Raises InvalidArgument if one of them is no seed."""
+    """The seeds first, ..., first + num - 1. Raises InvalidArgument if one of them is not a valid seed."""
     num, first = whole_number("num", num), int(seeds([first])[0])
     seeds([first + num - 1])
     return range(first, first + num)
 
 
 def latents(z: npt.ArrayLike, z_dim: int) -> np.ndarray:
-    """float32 [N, z_dim]. Raises InvalidArgument for another shape, no numbers, NaN or infinity."""
+    """Returns latents as float32 [N, z_dim]. Raises InvalidArgument for another shape or type, NaN or infinity."""
     return _finite("latents", _numbers("latents", z), (z_dim,))
 
 
 def points(values: Images, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 [N, 2], any finite numbers. Raises InvalidArgument as `latents`."""
+    """Returns points as float32 [N, 2]. Raises InvalidArgument for another shape or type, NaN or infinity."""
     return _finite("points", _numbers("points", values), shape)
 
 
 def images(values: Images, data: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """float32 [N, H, W, C] in [0, 1].
+    """Returns images as float32 [N, H, W, C] in [0, 1].
 
-    values: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; or Pillow images, one or several, which
-    are cropped, resized and converted as the training images are. data: `config.data`. shape: (H, W, C).
+    values: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; or one or several Pillow images, which
+    are cropped, resized and converted like the training images. data: `config.data`. shape: (H, W, C).
     Raises InvalidArgument for another shape or type, values outside the range, NaN or infinity.
     """
     if isinstance(values, Image.Image):
@@ -91,23 +91,23 @@ def images(values: Images, data: Mapping[str, Any], shape: tuple[int, ...]) -> n
 
 
 def _numbers(what: str, values: Any) -> np.ndarray:
-    """`values` as an array of real numbers, of their own type."""
+    """Returns `values` as an array of real numbers, without changing their dtype."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:  # lists of different lengths
-        raise InvalidArgument(f"{what}: no array of one shape ({error})") from error
+        raise InvalidArgument(f"{what}: not an array of one shape ({error})") from error
     if not jnp.issubdtype(array.dtype, jnp.number) or np.iscomplexobj(array):
         raise InvalidArgument(f"{what} of type {array.dtype}: must be real numbers")
     return array
 
 
 def _finite(what: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 [N, *shape], N at least 1."""
+    """Returns float32 [N, *shape] with N at least 1. Raises InvalidArgument for anything else."""
     if array.shape[1:] != shape or array.ndim != 1 + len(shape):
         expected = ", ".join(map(str, shape))
         raise InvalidArgument(f"{what} of shape {array.shape}: this model takes (N, {expected})")
     if len(array) == 0:
-        raise InvalidArgument(f"no {what}: one or more are needed")
+        raise InvalidArgument(f"no {what}: at least one is needed")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
@@ -116,9 +116,9 @@ def _finite(what: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _from_pillow(image: Any, target: images_lib.Target) -> np.ndarray:
-    """As `images_lib.decode` reads the same image from a file."""
+    """Converts a Pillow image as `images_lib.decode` converts the same image from a file."""
     if not isinstance(image, Image.Image):
-        raise InvalidArgument(f"a list of Pillow images with a {type(image).__name__} among them: must be of one kind")
+        raise InvalidArgument(f"a list of Pillow images contains a {type(image).__name__}: all must be Pillow images")
     file = io.BytesIO()
     try:
         upright = ImageOps.exif_transpose(image)

@@ -1,4 +1,4 @@
-"""The main job: trains, or goes on where it was stopped.
+"""Trains a model. Rerun the same command to resume a stopped run. Usage:
 
     python -m introvae_jax.main --config=configs/digits.py
     python -m introvae_jax.main --config=configs/folder.py --config.data.path=DIR
@@ -24,33 +24,33 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Where checkpoints, metrics and pictures go; without it runs/NAME, after config and images.",
+    "Folder for checkpoints, metrics and pictures; by default runs/NAME, after config and images.",
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, where several processes train one model and no cluster says."
+    "coordinator_address", None, "HOST:PORT of process 0, for several processes that no cluster environment describes."
 )
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
 _PEER_TIMEOUT = flags.DEFINE_float(
-    "peer_timeout", 60, "Seconds without a sign of life after which another process counts as gone.", lower_bound=5
+    "peer_timeout", 60, "Seconds without a heartbeat after which another process counts as ended.", lower_bound=5
 )
 _STEP_TIMEOUT = flags.DEFINE_float(
-    "step_timeout", 3600, "Seconds after which a step that does not end is given up; 0 for never.", lower_bound=0
+    "step_timeout", 3600, "Seconds that a step may take before the run is stopped; 0 for no limit.", lower_bound=0
 )
 _ALLOW_RESTART = flags.DEFINE_bool(
-    "allow_restart", False, "Train from step 0 where earlier progress is found but no usable checkpoint."
+    "allow_restart", False, "Train from step 0 if earlier progress is found but no usable checkpoint."
 )
 _PROFILE = flags.DEFINE_string(
     "profile", "", "Steps FIRST:LAST to trace, into WORKDIR/profile, for XProf, TensorBoard or Perfetto."
 )
-GENERIC = ("folder", "default")  # configs of no data set in particular
+GENERIC = ("folder", "default")  # configs for no particular data set
 
 
 def main(_: Sequence[str]) -> None:
-    """Trains as the flags say. Exit status: 0 trained to the end, 75 the same command goes on, 1 a person must act."""
+    """Trains. Exit status: 0 training is complete, 75 rerun the same command to resume, 1 a person must act."""
     number = progress.process_number(os.environ) if _PROCESS.value is None else _PROCESS.value
     progress.of_process(number)
-    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+    with progress.phase("importing JAX and its libraries"):  # imported here, so that --help and wrong flags are fast
         import jax
 
         from introvae_jax import compilation_cache, processes
@@ -72,7 +72,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def default_workdir(config_argument: str, overrides: Mapping[str, Any], source: str) -> str:
-    """The work directory of a config and of the images that `overrides` of the command line put into its place.
+    """The default work directory, named after the config and the images.
 
     runs/celebahq_1024 for configs/celebahq.py:1024; runs/folder_faces for configs/folder.py with data.path=DIR/faces;
     runs/faces_64 for the prepared set faces/64, where the config is folder.py or default.py.

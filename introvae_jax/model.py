@@ -5,13 +5,13 @@
     mu, logvar = model.encode(images)              # float32 [16, z_dim] each
     copies = model.reconstruct(images)
 
-Each image is treated by itself: BatchNorm uses the statistics stored with the checkpoint.
+Images are independent of each other: BatchNorm uses the statistics stored with the checkpoint.
 
-`load` raises UserError. Methods of a model raise `inputs.InvalidArgument` for arguments that they cannot take, which is
-a ValueError and a UserError.
+`load` raises UserError. Methods of a model raise `inputs.InvalidArgument`, a ValueError and a UserError, for invalid
+arguments.
 
-JAX has threads, which a forked process lacks: using a model there would hang, so it raises UserError. Start processes
-with `multiprocessing.get_context("spawn")` and pass them the model (it can be pickled) or load it there.
+A model raises UserError in a forked process, where JAX would hang because its threads are missing. Start processes with
+`multiprocessing.get_context("spawn")` and pass them the model, which can be pickled, or load it there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,16 +38,17 @@ VARIABLES = ("encoder_variables", "decoder_variables", "decoder_rec_variables")
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Model:
-    """Encoder and decoder with fixed weights and BatchNorm statistics: every image is treated by itself.
+    """Encoder and decoder with fixed weights and BatchNorm statistics.
 
-    Models can be pickled. Two are equal if all but their batch_size is equal.
+    Images in a batch do not influence each other. Models can be pickled. Two models are equal if all fields except
+    batch_size are equal.
 
-    config: nested dictionaries, as stored with the run. decoder_variables hold the BatchNorm statistics of
-    samples of the prior, decoder_rec_variables those of latents of real images: they differ, and each use
-    takes its own. step: of the checkpoint. weights: "ema" or "raw".
-    batch_size: images that go through a network at once, over all local devices; changes speed and memory only.
-    data_identity: of the images that it was trained on, "" if they are not known.
-    Raises InvalidArgument (a ValueError) for a batch_size that is no whole number above 0.
+    config: nested dictionaries, as stored with the run. decoder_variables: for prior samples. decoder_rec_variables:
+    for latents of real images; the two have different BatchNorm statistics. step: of the checkpoint. weights: "ema" or
+    "raw".
+    batch_size: images per network call, over all local devices; affects speed and memory only.
+    data_identity: digest of the training images, "" if unknown.
+    Raises InvalidArgument (a ValueError) unless batch_size is a whole number above 0.
     """
 
     config: Mapping[str, Any]
@@ -72,10 +73,10 @@ class Model:
         cls, config: Mapping[str, Any], encoder: Variables, decoder: Variables, statistics: Mapping[str, Variables], *,
         step: int, weights: str, batch_size: int = 64, data_identity: str = "",
     ) -> "Model":  # fmt: skip
-        """From the parameters of both networks and their BatchNorm statistics.
+        """Creates a model from the parameters of both networks and their BatchNorm statistics.
 
-        statistics: of "encoder", "decoder" and "decoder_rec", as far as the networks have BatchNorm.
-        Raises InvalidArgument for a batch_size that is no whole number above 0.
+        statistics: by kind of pass, "encoder", "decoder" and "decoder_rec"; empty for networks without BatchNorm.
+        Raises InvalidArgument unless batch_size is a whole number above 0.
         """
         own, prior, rec = (
             {"params": params, "batch_stats": statistics.get(kind, {})}
@@ -90,7 +91,7 @@ class Model:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of its images, (2,) of points."""
+        """(height, width, channels) of the model's images, or (2,) for points."""
         return example_shape(self.config)
 
     def __repr__(self) -> str:
@@ -111,15 +112,15 @@ class Model:
         return Model, tuple(self._without_devices().values())
 
     def _without_devices(self) -> dict[str, Any]:
-        """The fields by name, arrays as numpy arrays."""
+        """The fields by name, with numpy arrays in place of JAX arrays."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {name: jax.device_get(fields[name]) for name in VARIABLES}
 
     def encode(self, images: inputs.Images) -> tuple[np.ndarray, np.ndarray]:
-        """mu and logvar, float32 [N, z_dim], of images or points.
+        """Encodes images or points. Returns mu and logvar, float32 [N, z_dim] each.
 
-        images: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; Pillow images, one or a list, which are
-        cropped, resized and converted as the training images are; or, for a model of points, finite numbers [N, 2].
+        images: an array or nested lists [N, H, W, C], uint8 or float in [0, 1]; or one Pillow image or a list of them,
+        which are cropped, resized and converted like the training images; for a model of points, finite numbers [N, 2].
         Raises InvalidArgument (a ValueError) for another shape or type, values outside [0, 1], NaN or infinity.
         """
         if len(self.image_shape) == 1:
@@ -130,34 +131,34 @@ class Model:
         return self._in_batches(encode, x, "encoding")
 
     def decode(self, z: npt.ArrayLike, *, posterior: bool = False, clip: bool = True) -> np.ndarray:
-        """Images float32 [N, H, W, C], clipped to [0, 1], or points [N, 2], of latents [N, z_dim].
+        """Decodes latents [N, z_dim]. Returns images float32 [N, H, W, C] in [0, 1], or points float32 [N, 2].
 
-        posterior: whether the latents come from images (`encode`) rather than from the prior.
-        clip: False for the decoder's own output, which a likelihood is about.
+        posterior: True if the latents come from images (`encode`), False if they come from the prior.
+        clip: False returns the decoder's unclipped output, for likelihoods.
         Raises InvalidArgument (a ValueError) for latents of another shape, NaN or infinity.
         """
         return self._decode(inputs.latents(z, self.z_dim), posterior=posterior, clip=clip)
 
     def sample(self, num: int, seed: int = 0) -> np.ndarray:
-        """`num` images of the seeds `seed`, `seed` + 1, ...: an image depends on its own seed alone.
+        """Samples `num` images, one per seed from `seed` on. An image depends on its own seed only.
 
         Raises InvalidArgument (a ValueError) unless `num` is a whole number above 0 and all seeds are in [0, 2**32).
         """
         return self.decode(self.latents(inputs.seed_range(seed, num)))
 
     def reconstruct(self, images: inputs.Images) -> np.ndarray:
-        """decode(mu) of images: float32 [N, H, W, C] in [0, 1]. Takes and raises what `encode` does."""
+        """Returns decode(mu) of images, float32 [N, H, W, C] in [0, 1]. Arguments and errors as in `encode`."""
         return self._decode(self.encode(images)[0], posterior=True, clip=True)
 
     def latents(self, seeds: Sequence[int]) -> np.ndarray:
         """Prior samples, float32 [N, z_dim], one for each seed.
 
-        Raises InvalidArgument (a ValueError) for a seed that is no whole number in [0, 2**32).
+        Raises InvalidArgument (a ValueError) unless all seeds are whole numbers in [0, 2**32).
         """
         return self._in_batches(functools.partial(inference.normal, self.z_dim), inputs.seeds(seeds), "drawing latents")
 
     def _decode(self, z: np.ndarray, *, posterior: bool, clip: bool) -> np.ndarray:
-        """As `decode`, also of what a diverged encoder gave."""
+        """Like `decode`, but also accepts non-finite latents, which a diverged encoder returns."""
         variables = self.decoder_rec_variables if posterior else self.decoder_variables
         images = self._in_batches(functools.partial(inference.apply, self._decoder, variables), z, "decoding")
         return np.clip(images, 0.0, 1.0) if clip and len(self.image_shape) == 3 else images
@@ -167,7 +168,7 @@ class Model:
 
 
 def parse_step(step: int | str | None) -> int | str | None:
-    """None for "latest", "best", or a number, also one in digits. Raises UserError for anything else."""
+    """Parses a step: None for "latest", "best", or an int from a number or its digits. Raises UserError otherwise."""
     if step is None or step == "latest":
         return None
     if step == "best":
@@ -182,11 +183,11 @@ def parse_step(step: int | str | None) -> int | str | None:
 def load(
     workdir: str | os.PathLike[str], *, step: int | str | None = None, weights: str = "ema", batch_size: int = 64
 ) -> Model:
-    """The model of a run, ready to sample.
+    """Loads the model of a run.
 
-    workdir: the run's work directory. step: of the checkpoint; "latest" (as without one), or "best", the one that
-    scored best while training (`config.eval`). weights: "ema" (averaged, the default) or "raw". batch_size: images
-    that go through a network at once.
+    workdir: the run's work directory. step: a step, "latest" (the default), or "best", the checkpoint with the best
+    score during training (`config.eval`). weights: "ema" (averaged, the default) or "raw". batch_size: images per
+    network call.
     Raises UserError if there is no such checkpoint or it is damaged.
     """
     inference.require_own_process()

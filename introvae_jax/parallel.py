@@ -1,4 +1,4 @@
-"""How the step is spread over devices. The only file that names a device axis or a mesh."""
+"""Data parallelism: distributes the step over devices. The only file that names a device axis or a mesh."""
 
 from collections.abc import Callable
 import dataclasses
@@ -16,9 +16,9 @@ AXIS = "replicas"
 
 @dataclasses.dataclass(frozen=True)
 class Replicas:
-    """The devices that train one model together: `local` of this process, `count` in all.
+    """The devices that train one model: `local` in this process, `count` in all processes.
 
-    A single device takes part in no collective at all: XLA then sees the plain program.
+    With a single device there are no collectives: XLA compiles the plain program.
     """
 
     local: tuple[jax.Device, ...]
@@ -26,7 +26,7 @@ class Replicas:
 
     @property
     def axis_name(self) -> str | None:
-        """The axis over which the networks take their batch statistics."""
+        """The device axis for the networks' batch statistics; None for a single device."""
         return AXIS if self.count > 1 else None
 
     def mean(self, values: jax.Array) -> jax.Array:
@@ -52,13 +52,13 @@ class Replicas:
             )
 
     def map(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """`step(state, batch)` on every device: state in and out replicated and donated, batch split."""
+        """Maps `step(state, batch)` over the devices. The state is replicated and donated; the batch is split."""
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=self._devices)
 
     def lower(self, step: Callable[[Any, Any], Any], state: Any, batch: Any) -> jax.stages.Lowered:
-        """`map(step)` lowered for the shapes of `state` and of the global `batch`; jax.pmap is made of the same parts.
+        """Lowers `map(step)` for the shapes of `state` and of the global `batch`.
 
-        Unlike jax.pmap it takes devices that exist for the compiler only.
+        Unlike jax.pmap, it accepts devices that exist for the compiler only.
         """
         whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
         mapped = jax.shard_map(
@@ -72,10 +72,10 @@ class Replicas:
         return jax.jit(mapped, donate_argnums=0).lower(placed(state), placed(batch, AXIS))
 
     def map_resident(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-        """`step` over rows [K, B] of replicated images: K steps in one program, what they tell stacked if K > 1."""
+        """Maps `step` over rows [K, B] of replicated images: K steps in one program. Terms are stacked if K > 1."""
 
         def steps(state: Any, rows: jax.Array, images: jax.Array) -> Any:
-            if len(rows) == 1:  # XLA would keep the loop
+            if len(rows) == 1:  # XLA would not remove the loop
                 return step(state, images[rows[0]])
             return jax.lax.scan(lambda state, batch: step(state, images[batch]), state, rows)
 
@@ -88,15 +88,15 @@ class Replicas:
         return None if self.count == jax.device_count() else list(self.local)
 
     def replicate(self, tree: Any) -> Any:
-        """Host or device arrays -> arrays replicated over the local devices."""
+        """Replicates host or device arrays over the local devices."""
         return jax.device_put(tree, self.sharding)
 
     def to_global(self, tree: Any) -> Any:
-        """The same replicated arrays as all processes together own them, the form in which they are saved."""
+        """Converts replicated arrays to global arrays of all processes, the form in which they are saved."""
         return self._convert(multihost_utils.host_local_array_to_global_array, tree)
 
     def to_local(self, tree: Any) -> Any:
-        """What to_global made, as this process's own replicated arrays again."""
+        """Converts global arrays of `to_global` to arrays replicated over the local devices."""
         return self._convert(multihost_utils.global_array_to_host_local_array, tree)
 
     @property
@@ -105,30 +105,30 @@ class Replicas:
         return self._sharding()
 
     def split(self, batch: np.ndarray) -> jax.Array:
-        """This process's part of a batch, [B_local, ...] -> [devices, B_local / devices, ...], on the devices."""
+        """Splits a process's part of a batch, [B_local, ...] -> [devices, B_local / devices, ...], on the devices."""
         shape = (len(self.local), batch.shape[0] // len(self.local), *batch.shape[1:])
         return jax.device_put(batch.reshape(shape), self._sharding(AXIS))
 
     def spread(self, batch: np.ndarray) -> jax.Array:
-        """A batch [B, ...] with its rows over the local devices, for a jitted function; on one if B does not divide."""
+        """Shards the rows of a batch [B, ...] over the local devices, for jit; one device if B is uneven."""
         even = batch.shape[0] % len(self.local) == 0
         return jax.device_put(batch, self._sharding(AXIS) if even else self.sharding)
 
     def split_rows(self, rows: np.ndarray) -> jax.Array:
-        """Rows of K global batches, [K, B] -> [devices of this process, K, B / all devices], on the devices."""
+        """Splits rows of K global batches, [K, B] -> [devices of this process, K, B / all devices], on the devices."""
         by_device = rows.reshape(rows.shape[0], self.count, -1).swapaxes(0, 1)
         first = jax.process_index() * len(self.local) if self.count > len(self.local) else 0
         return jax.device_put(by_device[first : first + len(self.local)], self._sharding(AXIS))
 
     @property
     def loops_are_fast(self) -> bool:
-        """Whether many steps in one program pay. XLA's CPU backend is slow at convolutions in a loop."""
+        """True if several steps in one program are faster. XLA's CPU backend is slow at convolutions in a loop."""
         return self.local[0].platform != "cpu"
 
     def require_memory(self, needed: int, purpose: str) -> None:
-        """Raises UserError if a device says that fewer than `needed` bytes are free on it."""
+        """Raises UserError if a device reports fewer than `needed` free bytes."""
         for device in self.local:
-            stats = device.memory_stats() or {}  # a CPU has none
+            stats = device.memory_stats() or {}  # None on a CPU
             free = stats.get("bytes_limit", needed) - stats.get("bytes_in_use", 0)
             if free < needed:
                 raise UserError(
@@ -137,7 +137,7 @@ class Replicas:
                 )
 
     def _convert(self, convert: Callable[..., jax.Array], tree: Any) -> Any:
-        """`convert` on every array, which is replicated over all devices; nothing where no other process has any."""
+        """Applies `convert` to every replicated array; returns the tree unchanged in a single process."""
         if self.count == len(self.local):
             return tree
         mesh = jax.sharding.Mesh(np.asarray(jax.devices()), AXIS)
@@ -149,12 +149,12 @@ class Replicas:
 
 
 def replicas(local: tuple[jax.Device, ...] | None = None) -> Replicas:
-    """All devices of all processes; in a single process, those named by `local`."""
+    """All devices of all processes; in a single process, optionally only the `local` ones."""
     if local is not None:
         return Replicas(tuple(local), len(local))
     return Replicas(tuple(jax.local_devices()), jax.device_count())
 
 
 def local_replicas() -> Replicas:
-    """The devices of this process alone: for a trained model, which needs no other process."""
+    """The devices of this process only, for inference."""
     return replicas(tuple(jax.local_devices()))

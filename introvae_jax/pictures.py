@@ -11,12 +11,12 @@ from introvae_jax import disk
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of single pictures, by suffix
 QUALITY = 95  # of JPEG and WebP
-MOST_PIXELS = {"PNG": 65_535, "JPEG": 65_535, "WEBP": 16_383}  # a side; the last two are the formats' own
-READABLE = 128  # pixels a side that images of a sheet are enlarged to
-SHEET_SIDE = 2048  # pixels a side that a sheet is not enlarged beyond
+MOST_PIXELS = {"PNG": 65_535, "JPEG": 65_535, "WEBP": 16_383}  # per side; JPEG and WebP cannot hold more
+READABLE = 128  # pixels per side; smaller images of a sheet are enlarged
+SHEET_SIDE = 2048  # pixels per side; a sheet is not enlarged beyond this
 GAP = 2  # pixels between the images of a sheet
 HEADER = 16  # pixels for the names of the columns
-FRAME_MS = 100  # of an animation
+FRAME_MS = 100  # duration of a frame of an animation
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -25,30 +25,30 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def factor(num: int, columns: int, height: int, width: int) -> int:
-    """The whole number by which the images of a sheet are enlarged.
+    """The integer factor by which the images of a sheet are enlarged, at least 1.
 
-    The smallest that gives them READABLE pixels a side, or less where the sheet would exceed SHEET_SIDE pixels a side;
-    at least 1.
+    The smallest factor that gives images READABLE pixels per side, limited so that the sheet has at most SHEET_SIDE
+    pixels per side.
     """
     largest = max(columns * width, math.ceil(num / columns) * height)
     return max(1, min(math.ceil(READABLE / max(height, width)), SHEET_SIDE // largest))
 
 
 def sheet_size(num: int, columns: int, height: int, width: int) -> tuple[int, int]:
-    """Width and height in pixels of `grid`'s picture."""
+    """Width and height in pixels of the picture that `grid` makes."""
     times, rows = factor(num, columns, height, width), math.ceil(num / columns)
     return columns * (times * width + GAP) - GAP, rows * (times * height + GAP) - GAP
 
 
 def square(num: int) -> int:
-    """Columns of a sheet that is as square as can be."""
+    """The number of columns that makes a sheet as square as possible."""
     return math.ceil(math.sqrt(num))
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
-    """One picture of images [N, H, W, C] in [0, 1], row by row; as square as can be without `columns`.
+    """A sheet of images [N, H, W, C] in [0, 1], row by row. columns: by default as square as possible.
 
-    Small images are enlarged, each pixel to a square, by `factor`.
+    Small images are enlarged by `factor`, each pixel to a square.
     """
     num, height, width, channels = images.shape
     columns = columns or square(num)
@@ -68,12 +68,12 @@ def enlarged(image: np.ndarray, times: int) -> np.ndarray:
 
 
 def to_image(array: np.ndarray) -> Image.Image:
-    """uint8 [H, W, 1 or 3] as a grey or colour image."""
+    """Converts uint8 [H, W, 1 or 3] to a grey or colour image."""
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int = 6) -> Image.Image:
-    """Each image on the left of its reconstruction, `columns` pairs a row, below a header that says so."""
+    """A sheet with each image to the left of its reconstruction, `columns` pairs per row, and a header."""
     columns = min(columns, len(images))
     interleaved = np.stack([images, reconstructions], axis=1).reshape(-1, *images.shape[1:])
     sheet = grid(interleaved, columns=2 * columns)
@@ -90,13 +90,13 @@ def pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int = 6) -> 
 
 
 def save(image: Image.Image, path: str | os.PathLike) -> None:
-    """Writes a picture in the format of its suffix, one of FORMATS, folders on the way included."""
+    """Writes a picture in the format of its suffix, one of FORMATS. Creates missing folders."""
     with disk.atomic_write(path) as temporary:
         image.save(temporary, format=FORMATS[pathlib.PurePath(path).suffix.lower()], quality=QUALITY)
 
 
 def save_animation(images: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes images [N, H, W, C] in [0, 1] as a GIF that repeats, enlarged as a sheet of one is."""
+    """Writes images [N, H, W, C] in [0, 1] as a looping GIF. Small images are enlarged as in a sheet of one image."""
     times = factor(1, 1, *images.shape[1:3])
     first, *others = [to_image(enlarged(image, times)) for image in to_uint8(images)]
     with disk.atomic_write(path) as temporary:

@@ -1,11 +1,11 @@
-"""What a run will take, before anything is bought: memory, FLOPs, days on each chip. Usage:
+"""Estimates the cost of a run: memory, FLOPs and days on each chip. Usage:
 
     python -m introvae_jax.plan --config=configs/celebahq.py
     python -m introvae_jax.plan --config=configs/celebahq.py:1024 --config.batch_size=4
     python -m introvae_jax.plan --config=configs/celebahq.py --target=tpu_v5e     pip install libtpu; no TPU needed
 
-Compiles the step that training would run and prints what the compiler says of it. Needs no images, writes nothing and
-runs nothing. docs/scaling.md says how far the figures can be trusted.
+Compiles the training step and prints the compiler's analysis. It needs no images, writes no files and runs no step.
+docs/scaling.md lists the accuracy of each estimate.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ _TARGET = flags.DEFINE_enum(
     "target",
     "here",
     ["here", "tpu_v4", "tpu_v5e", "tpu_v5p", "tpu_v6e"],
-    "Whose compiler: that of this machine's device, or a TPU's (needs the package libtpu).",
+    "The compiler: that of this machine's device, or a TPU's (needs the package libtpu).",
 )
 _UTILISATION = flags.DEFINE_float(
     "utilisation", 0.35, "Share of a chip's peak that training is assumed to reach.", lower_bound=0.001, upper_bound=1.0
 )
-_DEVICES = flags.DEFINE_integer("devices", 8, "Chips of the second estimate.", lower_bound=1)
+_DEVICES = flags.DEFINE_integer("devices", 8, "Number of chips of the second estimate.", lower_bound=1)
 
 
 def main(_: Sequence[str]) -> None:
-    """Plans what the flags name."""
-    with progress.phase("importing JAX and its libraries"):  # here, so that --help and a wrong flag answer at once
+    """Prints the plan of a run."""
+    with progress.phase("importing JAX and its libraries"):  # imported here, so that --help and wrong flags are fast
         from introvae_jax.planning import planner, report
 
     argument = config_flags.get_config_filename(flags.FLAGS["config"])

@@ -1,4 +1,4 @@
-"""Plots that a run leaves behind as PNG files: its curves, and what a model of a 2-D density has learnt."""
+"""Plots of a run: its curves, and the density that a 2-D model has learnt."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -12,8 +12,8 @@ from PIL import Image
 
 from introvae_jax import disk
 
-LEVEL = {"color": "grey", "linestyle": ":"}  # of what is a setting, such as the margin
-FEW = 30  # points of a curve, up to which each has a marker: a line of one point cannot be seen
+LEVEL = {"color": "grey", "linestyle": ":"}  # style of constants, such as the margin
+FEW = 30  # curves of at most so many points get markers: a line of one point is invisible
 
 
 def curves(
@@ -22,7 +22,7 @@ def curves(
 ) -> None:  # fmt: skip
     """Plots the terms of `panels`, the gradient norms and the `scored` metrics over steps into a PNG.
 
-    panels: names of terms by title; a term that no record has is left out, or drawn as its constant of `levels`.
+    panels: names of terms by title. A term that no record has is omitted, or drawn as its constant in `levels`.
     """
     levels = levels or {}
     panels = dict(panels) | {"gradient norm": ("grad_norm_encoder", "grad_norm_decoder")}
@@ -54,9 +54,9 @@ def curves(
 
 
 def points(panels: Mapping[str, np.ndarray], reach: float) -> Image.Image:
-    """Panels side by side: points [N, 2] as dots, densities [S, S] (rows from y = -reach up) as colours.
+    """Plots panels side by side: points [N, 2] as dots, densities [S, S] (rows from y = -reach up) as colours.
 
-    reach: each shows the square from -reach to reach.
+    reach: each panel shows the square from -reach to reach.
     """
     figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
     canvas = FigureCanvasAgg(figure)

@@ -6,9 +6,8 @@
     python -m introvae_jax.prepare --source=avatars --name=avatars --resolution=64
 
 --source is a folder, a zip, a tar, ProGAN's TFRecords or HDF5, an LSUN LMDB folder, tfds:NAME[/CONFIG]
-or avatars[:STYLE]. A rerun resumes where the command was stopped. report.txt beside the data lists what was left
-out, changed or found twice; manifest.json describes the source. The last line of the output is the command that
-trains on the data set.
+or avatars[:STYLE]. Rerun the same command to resume. report.txt beside the data lists skipped, changed and duplicate
+images; manifest.json describes the source. The last line of the output is the command that trains on the data set.
 """
 
 from collections.abc import Sequence
@@ -19,10 +18,10 @@ from absl import flags
 
 from introvae_jax import command_line, errors, progress
 
-_SOURCE = flags.DEFINE_string("source", None, "The images; see above.")
-_NAME = flags.DEFINE_string("name", None, "Name of the data set, of small letters, digits and _.")
+_SOURCE = flags.DEFINE_string("source", None, "The source of the images; see above.")
+_NAME = flags.DEFINE_string("name", None, "Name of the data set: lower-case letters, digits and _.")
 _RESOLUTION = flags.DEFINE_integer("resolution", None, "Height and width in pixels.", lower_bound=4, upper_bound=4096)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of data sets; by default that of TFDS.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of data sets; by default TFDS's folder.")
 _CHANNELS = flags.DEFINE_integer("channels", 3, "1 (grey) or 3 (RGB).")
 _CROP = flags.DEFINE_string("crop", "center", "center, none, WxH (centred) or WxH+X+Y.")
 _RESIZE = flags.DEFINE_enum("resize", "lanczos", ["lanczos", "bicubic", "bilinear", "box"], "Filter, antialiased.")
@@ -31,17 +30,17 @@ _FORMAT = flags.DEFINE_enum(
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "Of --format=jpeg.", lower_bound=1, upper_bound=100)
 _TEST = flags.DEFINE_string(
-    "test", "", "Test images: 5%, 1000 (by the hash of their names) or last:1000; by default the usual ones."
+    "test", "", "Test images: 5%, 1000 (by the hash of their names) or last:1000; by default the standard split."
 )
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Number of avatars to draw, by default 10,000.", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; by default one for each core.", lower_bound=0)
+_WORKERS = flags.DEFINE_integer("workers", 0, "Number of processes; by default one per core.", lower_bound=0)
 _STRICT = flags.DEFINE_bool("strict", False, "Refuse a source with broken, changed, enlarged or duplicate images.")
 
 
 def main(_: Sequence[str]) -> None:
     """Prepares the data set that the flags describe."""
     _check_flags()
-    # Here, so that --help and a wrong flag answer at once, and worker processes skip it.
+    # Imported here, so that --help and wrong flags are fast, and worker processes do not import it.
     with progress.phase("importing the libraries"):
         from introvae_jax.data import arrayrecord, images, readers
         from introvae_jax.data.preparation import source_report, spec, train_command, write
@@ -53,7 +52,7 @@ def main(_: Sequence[str]) -> None:
         with progress.phase(f"listing {_SOURCE.value}"):
             reader = readers.open_reader(_SOURCE.value, size=_RESOLUTION.value, num_images=_NUM_IMAGES.value)
         if not reader.names:
-            raise errors.UserError(f"{_SOURCE.value}: no files there")
+            raise errors.UserError(f"{_SOURCE.value}: contains no files")
         target = images.Target(_RESOLUTION.value, _CHANNELS.value, _CROP.value, _RESIZE.value)
         wanted = spec.DatasetSpec(
             source=_SOURCE.value, fingerprint=reader.fingerprint, name=_NAME.value, target=target,
@@ -74,7 +73,7 @@ def _check_flags() -> None:
     if not _SOURCE.value:
         raise errors.UserError("--source is empty: name a folder, an archive, tfds:NAME or avatars")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", _NAME.value):
-        raise errors.UserError(f"--name={_NAME.value}: small letters, digits and _ only, a letter first")
+        raise errors.UserError(f"--name={_NAME.value}: must be lower-case letters, digits and _, a letter first")
     if _CHANNELS.value not in (1, 3):
         raise errors.UserError(f"--channels={_CHANNELS.value}: must be 1 or 3")
     if _FORMAT.value == "png":

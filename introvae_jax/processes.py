@@ -1,7 +1,7 @@
-"""Several processes that train one model: how they find each other, wait for each other and end.
+"""Several processes that train one model: initialization, barriers and shutdown.
 
-JAX ends a process hard (abort, a page of C++) when another one of the job has been silent for its heartbeat timeout.
-training/watch.py looks more often and ends it first, with one line that names the last good checkpoint.
+JAX aborts a process, with a page of C++ output, if another process of the job misses JAX's heartbeat timeout.
+training/watch.py checks more often and ends the process first, with one line that names the last good checkpoint.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ from jax.experimental import multihost_utils
 from introvae_jax import errors, progress
 from introvae_jax.errors import EXIT_RETRY, UserError
 
-INIT_TIMEOUT_S = 300  # seconds that processes wait for each other at the start
+INIT_TIMEOUT_S = 300  # seconds that processes wait for each other at startup
 A_DAY = 86_400_000  # milliseconds
 _meetings = itertools.count()
 
 
 def is_several(environment: Mapping[str, str]) -> bool:
-    """Whether a cluster's environment says that this process is one of several: what JAX then reads by itself.
+    """True if the environment variables of a cluster, which JAX reads, describe several processes.
 
-    SLURM (of a step; an allocation alone starts no task) and Open MPI tell the number of tasks; GKE and Cloud TPU VMs
-    list the workers of a slice; several slices have a coordinator's address.
+    Slurm (in a step; an allocation alone starts no task) and Open MPI set the number of tasks. GKE and Cloud TPU VMs
+    list the workers of a slice. Jobs of several slices have the address of a coordinator.
     """
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("OMPI_COMM_WORLD_SIZE", "1")
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
@@ -38,8 +38,8 @@ def is_several(environment: Mapping[str, str]) -> bool:
 
 
 def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
-    """Address of the coordinator, number of processes and of this one, by the variables of launch/; None without."""
-    number = environment.get("JAX_PROCESS_ID") or environment.get("JOB_COMPLETION_INDEX")  # the latter by Kubernetes
+    """Coordinator address, number of processes and index of this one from the variables of launch/; None if unset."""
+    number = environment.get("JAX_PROCESS_ID") or environment.get("JOB_COMPLETION_INDEX")  # Kubernetes sets the latter
     address, count = environment.get("JAX_COORDINATOR_ADDRESS"), environment.get("JAX_NUM_PROCESSES")
     if address is None or count is None or number is None:
         return None
@@ -50,15 +50,15 @@ def named(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
 
 
 def start(address: str | None, count: int | None, index: int | None, *, peer_timeout: float) -> None:
-    """Joins the other processes of the job, if there are any. Before anything else touches JAX.
+    """Joins the other processes of the job, if there are any. Call it before anything else uses JAX.
 
-    address, count, index: HOST:PORT of process 0, how many there are, and which is this one; None for all three where
-    the environment says it. peer_timeout: seconds without a sign of life after which a process counts as gone.
-    Raises UserError if they contradict each other or the processes do not come together.
+    address, count, index: HOST:PORT of process 0, number of processes and index of this process; None for all three to
+    read them from the environment. peer_timeout: seconds without a heartbeat after which a process counts as ended.
+    Raises UserError if the values contradict each other or the processes cannot connect.
     """
     given = address, count, index
     if any(value is not None for value in given) and None in given:
-        raise UserError("--coordinator_address, --num_processes and --process_id belong together")
+        raise UserError("--coordinator_address, --num_processes and --process_id must be given together")
     if address is None and (known := named(os.environ)):
         given = address, count, index = known
     if (
@@ -73,30 +73,27 @@ def start(address: str | None, count: int | None, index: int | None, *, peer_tim
         )
     if count == 1 or (address is None and not (is_several(os.environ) or _is_worker_of_tpu_pod())):
         return
-    who = f"{address}, process {index} of {count}" if address else "the processes that the environment names"
-    late = threading.Timer(INIT_TIMEOUT_S, leave, (f"{who}: not all came together in {INIT_TIMEOUT_S} s", EXIT_RETRY))
+    who = f"{address}, process {index} of {count}" if address else "the processes listed in the environment"
+    late = threading.Timer(INIT_TIMEOUT_S, leave, (f"{who}: not all joined within {INIT_TIMEOUT_S} s", EXIT_RETRY))
     late.daemon = True
     late.start()
     try:
         with progress.phase(f"waiting for the other processes to join ({who})"):
             jax.distributed.initialize(
                 *given, cluster_detection_method=None if address is None else "deactivate",
-                initialization_timeout=INIT_TIMEOUT_S + 60,  # at which JAX would end the process hard
+                initialization_timeout=INIT_TIMEOUT_S + 60,  # after which JAX would abort the process
                 heartbeat_timeout_seconds=int(3 * peer_timeout) + 30, shutdown_timeout_seconds=int(peer_timeout),
             )  # fmt: skip
             if jax.default_backend() == "cpu":
                 _meet_quietly()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{who}: they cannot be joined ({first_line(error)})") from error
+        raise UserError(f"{who}: cannot connect ({first_line(error)})") from error
     finally:
         late.cancel()
 
 
 def _meet_quietly() -> None:
-    """Connects all CPU devices by a first collective, while Gloo's lines on stdout go nowhere.
-
-    They are shown from --verbosity=0 on.
-    """
+    """Connects all CPU devices by a first collective. Hides Gloo's lines on stdout, unless --verbosity is 0 or more."""
     sys.stdout.flush()
     stdout = os.dup(1)
     try:
@@ -110,7 +107,7 @@ def _meet_quietly() -> None:
 
 
 def _is_worker_of_tpu_pod() -> bool:
-    """Whether a Cloud TPU VM's metadata name several workers. Answers at once on any other machine."""
+    """True if the metadata of a Cloud TPU VM list several workers. Returns immediately on any other machine."""
     from jax._src.clusters import cloud_tpu_cluster as cloud
 
     if not cloud.GceTpuCluster.is_env_present():
@@ -119,7 +116,7 @@ def _is_worker_of_tpu_pod() -> bool:
 
 
 def several() -> bool:
-    """Whether there are other processes in this job."""
+    """True if this job has several processes."""
     return distributed.global_state.client is not None
 
 
@@ -131,18 +128,22 @@ def key_value_store() -> Any:
 
 
 def wait_for_all(purpose: str) -> None:
-    """Returns once every process has come here; all come to the same ones in the same order. Ends if one is gone."""
+    """A barrier: blocks until every process has called it. All processes call the same barriers in the same order.
+
+    Ends this process if another one has ended. purpose: for the progress line.
+    """
     if several():
         name = f"introvae_jax/{next(_meetings)}: {purpose}"
         try:
             with progress.phase(f"waiting for the other processes ({purpose})"):
                 key_value_store().wait_at_barrier(name, A_DAY)
         except jax.errors.JaxRuntimeError as error:
-            leave(f"another process of this job is gone ({first_line(error)}); the same command goes on", EXIT_RETRY)
+            reason = f"another process of this job has ended ({first_line(error)})"
+            leave(f"{reason}; rerun the same command to resume", EXIT_RETRY)
 
 
 def from_first(text: str) -> str:
-    """The text of process 0, in every process; all call it alike. Ends if one is gone."""
+    """Broadcasts the text of process 0. Every process must call it. Ends this process if another one has ended."""
     if not several():
         return text
     key = f"introvae_jax/{next(_meetings)}/text"
@@ -155,7 +156,7 @@ def from_first(text: str) -> str:
 
 
 def require_shared(folder: Any) -> None:
-    """Ends this process, with one line, where process 0's `folder` is not the one that it sees under that path."""
+    """Ends this process with one line if `folder` is not the same folder here as in process 0."""
     if not several():
         return
     mark, text = folder / ".seen_by_all", distributed.global_state.coordinator_address
@@ -172,14 +173,14 @@ def require_shared(folder: Any) -> None:
         mark.unlink()
     if not found:
         leave(
-            f"--workdir={folder}: process {jax.process_index()} does not see what process 0 writes there; give one "
-            "that all share, as a network disk or gs://",
+            f"--workdir={folder}: process {jax.process_index()} does not see what process 0 writes there; choose one "
+            "that all processes share, on a network disk or in gs://",
             status=1,
         )
 
 
 def leave_on_error(_kind: object, error: BaseException | None, _traceback: object) -> None:
-    """What an ExitStack calls: ends a process in trouble before anything waits for the others of its job."""
+    """Exit callback of an ExitStack: after an error, ends the process before anything waits for other processes."""
     if error is None or not several():
         return
     if not isinstance(error, UserError):
@@ -188,7 +189,7 @@ def leave_on_error(_kind: object, error: BaseException | None, _traceback: objec
 
 
 def leave(message: str, status: int) -> NoReturn:
-    """Ends the process with `message`, running nothing that would wait for other processes."""
+    """Prints `message` as an error and ends the process, without any cleanup that waits for other processes."""
     sys.stdout.flush()
     errors.say(message)
     os._exit(status)

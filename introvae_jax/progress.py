@@ -1,14 +1,14 @@
-"""What a command prints on stderr while it works: lines, and phases that take longer than a moment.
+"""Progress output of a command on stderr: lines, and phases that take more than two seconds.
 
     with progress.phase("compiling the step"):
         ...
     with progress.phase("reading images", total=len(names)) as reading:
         reading.advance()
 
-A phase that ends within two seconds prints nothing. A longer one is a bar on a terminal. In a log it is a line, which
-is repeated with elapsed time and count while nothing else is printed, and a last line with the duration. Only commands
-announce phases (`start`, called by errors.run), not programs that import the package. Of several processes the main
-one prints; the others print their errors, with a label.
+A phase that ends within two seconds prints nothing. On a terminal, a longer phase is a progress bar. In a log file it
+is a line, which is repeated with the elapsed time and the count while nothing else is printed, and a last line with the
+duration. Only commands announce phases (`start`, called by errors.run), not programs that import the package. In a job
+of several processes, the main process prints; the others print only their errors, with a label.
 """
 
 import collections
@@ -24,18 +24,18 @@ from typing import Any, TextIO
 
 from introvae_jax.formatting import duration
 
-VARIABLE = "INTROVAE_JAX_ANNOUNCE_AFTER"  # seconds until a phase is announced: 0 for at once, inf for never
-AFTER = 2.0  # seconds, without the variable
-REPEAT = 4.0  # seconds between two lines of a phase; a 60th of the phase where that is more, and at most:
+VARIABLE = "INTROVAE_JAX_ANNOUNCE_AFTER"  # seconds until a phase is announced: 0 for immediately, inf for never
+AFTER = 2.0  # seconds, default of the variable
+REPEAT = 4.0  # least seconds between two lines of a phase; in a long phase 1/60 of it, and at most:
 RARELY = 60.0
-LOOK = 0.5  # seconds between two looks at the clock
-EARLIER = 1_000  # lines that are kept until a log file is opened
-# The number of a process, in the variables of launch/, Kubernetes, Slurm and Open MPI.
+LOOK = 0.5  # seconds between two checks of the clock
+EARLIER = 1_000  # most lines that are kept until a log file is opened
+# Environment variables with the index of a process, of launch/, Kubernetes, Slurm and Open MPI.
 NUMBERS = ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
 class Phase(contextlib.AbstractContextManager):
-    """One phase, from its creation to `close`. done: how many of `total` (None if unknown) are done."""
+    """A phase, from its creation to `close`. done: the number of finished items of `total` (None if unknown)."""
 
     def __init__(
         self, console: "Console", since: float, doing: str, total: int | None, unit: str, done: int, stays: bool
@@ -48,7 +48,7 @@ class Phase(contextlib.AbstractContextManager):
         self.done += count
 
     def close(self, *, finished: bool = True) -> None:
-        """Ends the phase. finished: False if an error ended it, which the error's own line tells."""
+        """Ends the phase. finished: False if an error ended it; the error is printed separately."""
         self._console.end(self, finished)
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
@@ -56,7 +56,7 @@ class Phase(contextlib.AbstractContextManager):
 
 
 class Console:
-    """Prints lines and phases. One per process; tests make their own, with a clock of their own."""
+    """Prints lines and phases. There is one per process; tests create others, with their own clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.RLock()
@@ -69,11 +69,11 @@ class Console:
         self._earlier: collections.deque[str] = collections.deque(maxlen=EARLIER)
 
     def start(self, after: float, *, terminal: bool) -> None:
-        """Phases are announced from now on, `after` so many seconds. terminal: as bars."""
+        """Starts announcing phases that last longer than `after` seconds. terminal: True for progress bars."""
         self._after, self._terminal = after, terminal
 
     def watch(self) -> None:
-        """Looks at the clock in a thread."""
+        """Starts a thread that announces phases in time."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
@@ -87,11 +87,11 @@ class Console:
             return
 
     def of_process(self, index: int | None) -> None:
-        """Which process this is, None for the only one. All but 0 print labelled errors and nothing else."""
+        """Sets the index of this process, None for a single one. Processes other than 0 print labelled errors only."""
         self._process = index
 
     def say(self, text: str, *, always: bool = False) -> None:
-        """Prints a line, above the bars if there are any. always: also if this is not the main process."""
+        """Prints a line, above any progress bars. always: True to print it in every process."""
         with self._lock:
             if self._process and not always:
                 return
@@ -106,13 +106,13 @@ class Console:
 
     @property
     def label(self) -> str:
-        """What errors of one of several processes begin with."""
+        """The prefix of error lines in a job of several processes, otherwise ""."""
         return "" if self._process is None else f"process {self._process}: "
 
     def begin(
         self, doing: str, total: int | None, unit: str, *, done: int = 0, at_once: bool = False, stays: bool = False
     ) -> Phase:
-        """A phase that begins now."""
+        """Begins a phase."""
         phase = Phase(self, self._clock(), doing, total, unit, done, stays)
         with self._lock:
             self._phases.append(phase)
@@ -132,7 +132,7 @@ class Console:
                 self.say(f"{phase.doing}: {_count(phase)}{duration(self._clock() - phase.since)}")
 
     def look(self) -> None:
-        """Announces what is being done if it is time to."""
+        """Announces the current phases that are due."""
         with self._lock:
             if not self._phases or self._process or self._after == math.inf:
                 return
@@ -148,7 +148,7 @@ class Console:
             phase = (lasting or self._phases)[-1]
             if phase.announced:
                 wait = min(max(REPEAT, (now - phase.since) / 60), RARELY)
-            else:  # after several short ones a short one is announced too
+            else:  # a short phase is announced too, if nothing was printed during several short ones
                 wait = self._after if lasting else self._after + 1
             if now - self._said >= wait:
                 self._announce(phase)
@@ -165,7 +165,7 @@ class Console:
         self.say(f"{phase.doing} ... {so_far}".rstrip())
 
     def log_to(self, path: os.PathLike) -> None:
-        """Appends all lines, the earlier ones too, to this file, each with its time. Raises OSError if it cannot."""
+        """Appends all lines, including earlier ones, to a file, each with its time. Raises OSError if it fails."""
         with self._lock:
             if self._log is not None:
                 self._log.close()
@@ -181,7 +181,7 @@ class Console:
             return
         try:
             self._log.write(line)
-        except OSError as error:  # a full disk: what was to be said comes first
+        except OSError as error:  # a full disk must not suppress the line
             self._log = None
             print(f"introvae_jax: warning: the log file ends here ({error.strerror})", file=sys.stderr, flush=True)
 
@@ -215,7 +215,7 @@ say, of_process, log_to = console.say, console.of_process, console.log_to
 
 
 def start(environment: Mapping[str, str]) -> None:
-    """Announces phases from now on, as a command does. Raises ValueError for a variable that is no number."""
+    """Starts announcing phases, in a command. Raises ValueError if the environment variable is not a number."""
     try:
         after = float(environment.get(VARIABLE) or AFTER)
     except ValueError as error:
@@ -227,16 +227,17 @@ def start(environment: Mapping[str, str]) -> None:
 def phase(
     doing: str, total: int | None = None, unit: str = "", *, done: int = 0, at_once: bool = False, stays: bool = False
 ) -> Phase:
-    """Begins a phase; to be closed, or used with `with`.
+    """Begins a phase. Close it, or use it in a `with` statement.
 
-    total: how many of `unit` there are, if known; `advance` counts them from `done` on. at_once: announced without
-    waiting, for what is known to take long. stays: its bar stays and no line tells the duration.
+    total: number of items, in `unit`, if known; `advance` counts them, starting at `done`. at_once: True to announce it
+    immediately, for work that always takes long. stays: True to keep the bar at the end, instead of a line with the
+    duration.
     """
     return console.begin(doing, total, unit, done=done, at_once=at_once, stays=stays)
 
 
 def counted(items: Iterable[Any], doing: str, total: int, unit: str = "") -> Iterator[Any]:
-    """The same items, as a phase that counts them."""
+    """Yields the same items and counts them in a phase."""
     with phase(doing, total, unit) as counting:
         for item in items:
             yield item
@@ -244,6 +245,6 @@ def counted(items: Iterable[Any], doing: str, total: int, unit: str = "") -> Ite
 
 
 def process_number(environment: Mapping[str, str]) -> int | None:
-    """The number of this process where the environment says it, before the processes have found each other."""
+    """The index of this process from environment variables, before the processes have joined; None if unset."""
     found = next((environment[name] for name in NUMBERS if environment.get(name)), "")
     return int(found) if found.isdecimal() else None

@@ -1,15 +1,15 @@
-"""Images from a trained model. Usage:
+"""Makes pictures from a trained model: samples, reconstructions, interpolations. Usage:
 
-    python -m introvae_jax.sample --workdir=RUN                                  one grid of samples
+    python -m introvae_jax.sample --workdir=RUN                                  a grid of samples
     python -m introvae_jax.sample --workdir=RUN --num=1000 --out=DIR             single PNGs, one seed each
     python -m introvae_jax.sample --workdir=RUN --mode=reconstruct --images=DIR  images beside reconstructions
     python -m introvae_jax.sample --workdir=RUN --mode=interpolate --seeds=3,7   a path between two seeds
     python -m introvae_jax.sample --workdir=RUN --mode=interpolate --images=A.png,B.png   or two images
     python -m introvae_jax.sample --workdir=RUN --mode=interpolate --seeds=3,7 --out=path.gif   as an animation
 
-One picture goes to WORKDIR/MODE.png, or to --out=NAME.png, .jpg or .webp. Beside a sheet of reconstructions, NAME.csv
-lists the file, PSNR (dB) and KL (nats) of each. Images of a sheet or GIF that are smaller than 128 pixels are enlarged
-by a whole number; single PNGs are not.
+A single picture is written to WORKDIR/MODE.png, or to --out=NAME.png, .jpg or .webp. With a sheet of reconstructions,
+NAME.csv lists the file, PSNR (dB) and KL (nats) of each image. In sheets and GIFs, images smaller than 128 pixels are
+enlarged by an integer factor; single PNGs are not enlarged.
 """
 
 from collections.abc import Sequence
@@ -29,25 +29,25 @@ _STEP = flags.DEFINE_string("step", "latest", 'Step of another checkpoint, or "b
 _WEIGHTS = flags.DEFINE_enum("weights", "ema", model.WEIGHTS, "Averaged or raw weights.")
 _MODE = flags.DEFINE_enum("mode", "sample", sampling.MODES, "What to make.")
 _NUM = flags.DEFINE_integer(
-    "num", None, "Samples (64 without it), images to reconstruct (all), or steps of a path (10).", lower_bound=1,
+    "num", None, "Number of samples (default 64), of images to reconstruct (all) or of steps (10).", lower_bound=1,
     upper_bound=2**32,
 )  # fmt: skip
 _SEED = flags.DEFINE_integer(
-    "seed", None, "sample: seed of the first one (0 without it); the next has the next one.", lower_bound=0
+    "seed", None, "sample: seed of the first image (default 0); each further image adds 1.", lower_bound=0
 )
-_SEEDS = flags.DEFINE_list("seeds", None, "interpolate: the two seeds to go between, for instance 3,7.")
+_SEEDS = flags.DEFINE_list("seeds", None, "interpolate: the two seeds, for instance 3,7.")
 _IMAGES = flags.DEFINE_string("images", None, "reconstruct, interpolate: a folder or archive of images, or files.")
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "One picture: NAME.png (the default), .jpg or .webp. A folder for single PNGs. interpolate: NAME.gif. "
+    "For a single picture NAME.png, .jpg or .webp; for single PNGs a folder; for interpolate also NAME.gif. "
     "Points: NAME.csv.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time; changes speed and memory only.", lower_bound=1)
 
 
 def main(_: Sequence[str]) -> None:
-    """Makes the picture or pictures that the flags ask for."""
+    """Makes the pictures and prints their place."""
     options = sampling.Options(
         mode=_MODE.value, num=_NUM.value, seed=_SEED.value, seeds=_SEEDS.value, images=_IMAGES.value, out=_OUT.value
     )

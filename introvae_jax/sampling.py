@@ -1,4 +1,4 @@
-"""Writes samples, reconstructions and interpolations of a model as pictures; what introvae_jax.sample does."""
+"""Writes samples, reconstructions and interpolations of a model as pictures, for introvae_jax.sample."""
 
 from collections.abc import Sequence
 import csv
@@ -15,15 +15,15 @@ from introvae_jax.metrics import reconstruction
 from introvae_jax.objectives import terms
 
 MODES = ("sample", "reconstruct", "interpolate")
-PAIRS = 6  # a row of a sheet
-# Flags that only some modes read.
+PAIRS = 6  # per row of a sheet
+# Flags that only some modes use.
 _READ_BY = {"images": ("reconstruct", "interpolate"), "seeds": ("interpolate",), "seed": ("sample",)}
 _SUFFIXES = ", ".join(f"NAME{suffix}" for suffix in pictures.FORMATS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The flags of introvae_jax.sample that say what to make; None for those that were not given."""
+    """Flags of introvae_jax.sample; None for those that were not given."""
 
     mode: str = "sample"
     num: int | None = None
@@ -34,30 +34,30 @@ class Options:
 
 
 def check(options: Options) -> None:
-    """Raises UserError for flags that the mode would ignore, and for an --out in no known format."""
+    """Raises UserError for flags that the mode would ignore, and for an --out in an unknown format."""
     for name, modes in _READ_BY.items():
         if getattr(options, name) is not None and options.mode not in modes:
-            readers = " and ".join(f"--mode={mode}" for mode in modes)
-            raise UserError(f"--{name} is read by {readers} only, and this is --mode={options.mode}: add it or drop it")
+            readers = " or ".join(f"--mode={mode}" for mode in modes)
+            raise UserError(f"--{name} has no effect with --mode={options.mode}; it needs {readers}")
     if options.mode == "interpolate":
         if (options.seeds is None) == (options.images is None):
             raise UserError("--mode=interpolate takes either --seeds=A,B or --images=A.png,B.png")
         if options.num == 1:
-            raise UserError("--num=1: a path has two steps or more")
+            raise UserError("--num=1: must be 2 or more with --mode=interpolate")
     if options.mode == "reconstruct" and not options.images:
         raise UserError("--mode=reconstruct needs --images=DIR, a folder or archive of images, or files")
     suffix = pathlib.PurePath(options.out or "").suffix.lower()
     if suffix == ".gif" and options.mode != "interpolate":
-        raise UserError(f"--out={options.out}: a GIF is for --mode=interpolate; pictures are {_SUFFIXES}")
+        raise UserError(f"--out={options.out}: a GIF needs --mode=interpolate; name {_SUFFIXES}")
     if suffix in {*Image.registered_extensions(), ".svg", ".npy", ".npz"} - {*pictures.FORMATS, ".gif"}:
-        raise UserError(f"--out={options.out}: no picture of this kind is written; name {_SUFFIXES}, or a folder")
+        raise UserError(f"--out={options.out}: this format is not supported; name {_SUFFIXES}, or a folder")
 
 
 def write(trained: model.Model, options: Options, workdir: str) -> pathlib.Path:
-    """Makes what `options` ask for; returns where it is. Raises UserError for what the user can put right."""
+    """Makes the pictures that `options` describe; returns their path. Raises UserError for invalid options."""
     check(options)
     if len(trained.image_shape) == 1 and options.mode != "sample":
-        raise UserError(f"--mode={options.mode}: {workdir} is a model of points; it has --mode=sample")
+        raise UserError(f"--mode={options.mode}: {workdir} is a model of points; only --mode=sample is supported")
     out = disk.resolve(options.out) if options.out else disk.resolve(workdir) / f"{options.mode}.png"
     make = {"sample": _sample, "reconstruct": _reconstruct, "interpolate": _interpolate}[options.mode]
     try:
@@ -70,7 +70,7 @@ def write(trained: model.Model, options: Options, workdir: str) -> pathlib.Path:
 def slerp(z0: np.ndarray, z1: np.ndarray, num: int) -> np.ndarray:
     """`num` latents on the great-circle path from z0 to z1, both [Z], ends included: float32 [num, Z].
 
-    The length goes linearly from one to the other. Source: Shoemake 1985; White 2016 (arXiv 1609.04468).
+    The length is interpolated linearly. Source: Shoemake 1985; White 2016 (arXiv 1609.04468).
     """
     t = np.linspace(0.0, 1.0, num)[:, None]
     length0, length1 = np.linalg.norm(z0), np.linalg.norm(z1)
@@ -92,7 +92,7 @@ def _sample(trained: model.Model, options: Options, out: pathlib.Path) -> None:
         pictures.save(pictures.grid(trained.sample(num, first)), out)
         return
     if out.suffix.lower() == ".csv":
-        raise UserError(f"--out={out}: a folder or NAME.png; numbers are for models of points")
+        raise UserError(f"--out={out}: must be a folder or NAME.png; only models of points write NAME.csv")
     with progress.phase("sampling", num, "images") as sampled:
         for start in range(first, first + num, trained.batch_size):
             size = min(trained.batch_size, first + num - start)
@@ -102,9 +102,9 @@ def _sample(trained: model.Model, options: Options, out: pathlib.Path) -> None:
 
 
 def _save_points(trained: model.Model, out: pathlib.Path, num: int, first: int) -> None:
-    """Samples of a 2-D density as a plot, or as numbers."""
+    """Writes samples of a 2-D density as a plot or as numbers."""
     if not _is_picture(out) and out.suffix.lower() != ".csv":
-        raise UserError(f"--out={out}: NAME.png or NAME.csv, for a model of points")
+        raise UserError(f"--out={out}: must be NAME.png or NAME.csv for a model of points")
     points = trained.sample(num, first)
     if _is_picture(out):
         reach = densities.DENSITIES[trained.config["data"]["name"]].reach
@@ -129,9 +129,9 @@ def _reconstruct(trained: model.Model, options: Options, out: pathlib.Path) -> N
 
 
 def _save_index(names: Sequence[str], psnr: np.ndarray, kl: np.ndarray, out: pathlib.Path) -> None:
-    """NAME.csv beside the sheet NAME.png: a line for each pair, in reading order.
+    """Writes NAME.csv beside the sheet NAME.png: a line for each pair, in reading order.
 
-    row, column: of the pair, from 1. psnr: in dB, of what is on the sheet. kl: of the posterior to the prior, in nats;
+    row, column: of the pair, from 1. psnr: in dB, of the pair on the sheet. kl: of the posterior to the prior, in nats;
     empty for latents on the sphere, which have none.
     """
     with (
@@ -154,7 +154,7 @@ def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> N
     else:
         originals = _read_images(trained, options.images or "")[1]
         if len(originals) < 2:
-            raise UserError(f"--images={options.images}: {len(originals)} image there, two are needed")
+            raise UserError(f"--images={options.images}: {len(originals)} image found, two are needed")
         ends = trained.encode(originals[:2])[0]
     path = trained.decode(slerp(ends[0], ends[1], num), posterior=options.images is not None)
     if out.suffix.lower() == ".gif":
@@ -166,7 +166,7 @@ def _interpolate(trained: model.Model, options: Options, out: pathlib.Path) -> N
 
 
 def _save_each(names: Sequence[str], pixels: np.ndarray, out: pathlib.Path) -> None:
-    """Single PNGs in a folder, in the size of the model."""
+    """Writes single PNGs to a folder, in the size of the model."""
     with progress.phase("writing images", len(names)) as writing:
         for name, image in zip(names, pictures.to_uint8(pixels), strict=True):
             pictures.save(pictures.to_image(image), out / f"{name}.png")
@@ -178,13 +178,13 @@ def _is_picture(out: pathlib.Path) -> bool:
 
 
 def _require_size(trained: model.Model, out: pathlib.Path, num: int, columns: int) -> None:
-    """Raises UserError, before anything is computed, for a sheet larger than its format holds."""
+    """Raises UserError, before anything is computed, for a sheet that is too large for its format."""
     sides = pictures.sheet_size(num, columns, *trained.image_shape[:2])
     form = pictures.FORMATS[out.suffix.lower()]
     if max(sides) + pictures.HEADER > pictures.MOST_PIXELS[form]:
         raise UserError(
-            f"{out}: {num:,} images make a picture of {sides[0]:,} x {sides[1]:,} pixels, and {form} takes "
-            f"{pictures.MOST_PIXELS[form]:,} a side: give a smaller --num, or --out=DIR for single PNGs"
+            f"{out}: {num:,} images make a picture of {sides[0]:,} x {sides[1]:,} pixels; {form} allows "
+            f"{pictures.MOST_PIXELS[form]:,} per side. Use a smaller --num, or --out=DIR for single PNGs"
         )
 
 
@@ -195,10 +195,10 @@ def _two_seeds(words: Sequence[str]) -> list[int]:
 
 
 def _read_images(trained: model.Model, places: str) -> tuple[list[str], np.ndarray]:
-    """Names and uint8 images of --images, cropped and resized as the training images were."""
+    """Names and uint8 images of --images, cropped and resized like the training images."""
     target = source.target_of(trained.config["data"])
     reader = readers.open_places(places, size=target.size)
     decoded = folder.decode_all(reader, target)
     if not decoded:
-        raise UserError(f"--images={places}: no readable image there ({images.FORMAT_WORDS})")
+        raise UserError(f"--images={places}: no readable image found ({images.FORMAT_WORDS})")
     return [reader.names[i] for i in decoded], np.stack(list(decoded.values()))

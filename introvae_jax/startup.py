@@ -1,7 +1,7 @@
-"""What a command sets up before it imports anything slow: signal handlers and standard output that cannot fail.
+"""Setup of a command before its slow imports: signal handlers, and a standard output that cannot fail.
 
-Python's own KeyboardInterrupt gets lost where a C++ library calls back into Python, and waits while one computes. Here
-a thread receives the signals, so that a signal is answered at once whatever the main thread does.
+Python's KeyboardInterrupt is lost if a C++ library calls back into Python, and is delayed while a library computes.
+Here a thread receives the signals, so the process reacts immediately whatever the main thread does.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
 HANDLED = (signal.SIGINT, signal.SIGTERM) if SIGHUP is None else (signal.SIGINT, signal.SIGTERM, SIGHUP)
-receivers: list[Callable[[int], None]] = []  # the last one is told of a signal; without any, the process ends
+receivers: list[Callable[[int], None]] = []  # the last one is called; without any, the process ends
 _threads: list[threading.Thread] = []
 
 
@@ -32,7 +32,7 @@ def start() -> None:
     _threads[0].start()
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     for number in HANDLED:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & set it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & ignore signals
             signal.signal(number, handle)
 
 
@@ -43,7 +43,7 @@ def handle(number: int, _: FrameType | None) -> None:
 
 
 def end(number: int) -> None:
-    """Ends the process at once with one line and the exit status that a shell gives for this signal."""
+    """Ends the process immediately, with one line and the exit status that a shell reports for this signal."""
     line = f"introvae_jax: error: {signal.Signals(number).name}: interrupted; what was written before stays\n"
     # Not through sys.stderr: the main thread may hold its lock, or a full pipe may block it forever.
     try:
@@ -54,7 +54,7 @@ def end(number: int) -> None:
 
 
 def _listen(reader: socket.socket) -> None:
-    """Takes the numbers of signals, which Python's C handler writes as they arrive."""
+    """Reads the numbers of signals, which Python's C handler writes to a pipe, and handles them."""
     while True:
         number = reader.recv(1)[0]
         if signal.getsignal(number) is handle:
@@ -66,7 +66,7 @@ def _receive(number: int) -> None:
 
 
 class _Unfailing(io.FileIO):
-    """A standard stream that drops what cannot be written: no terminal, closed pipe or full disk ends a run."""
+    """A standard stream that ignores write errors: a closed terminal or pipe or a full disk does not end a run."""
 
     _failed = False
 
@@ -78,11 +78,11 @@ class _Unfailing(io.FileIO):
             if self.fileno() == 1 and not self._failed and error.errno != errno.EPIPE:  # a closed pipe: `| head`
                 print(f"introvae_jax: warning: cannot write to standard output: {error.strerror}", file=sys.stderr)
             self._failed = True
-        return memoryview(data).nbytes if written is None else written  # None: a full pipe that does not block
+        return memoryview(data).nbytes if written is None else written  # None: a full non-blocking pipe
 
 
 def _safe(stream: TextIO | None, descriptor: int) -> io.TextIOWrapper:
-    """The same stream; characters that its encoding lacks are escaped, and errors are dropped."""
+    """The same stream, but it escapes characters that its encoding lacks and ignores write errors."""
     return io.TextIOWrapper(
         io.BufferedWriter(_Unfailing(descriptor, "w", closefd=False)),
         encoding=stream.encoding if stream else "utf-8", errors="backslashreplace", newline="\n",
@@ -91,9 +91,11 @@ def _safe(stream: TextIO | None, descriptor: int) -> io.TextIOWrapper:
 
 
 def _open_missing_streams() -> None:
-    """Opens /dev/null where a standard stream is closed: a file of the run would get its number, and its output."""
+    """Opens /dev/null for closed standard streams; otherwise a file would get their descriptor and output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, this one
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # gets the lowest free descriptor, which is this one

@@ -50,7 +50,7 @@ def test_celebahq_holds_the_paper_s_settings():
 
 
 def test_celebahq_names_the_choices():
-    with pytest.raises(ValueError, match="512,paper: no such settings; there are 128,paper"):
+    with pytest.raises(ValueError, match="512,paper: no such settings; choose one of 128,paper"):
         load("celebahq", "512")
 
 
@@ -268,7 +268,7 @@ def test_metrics_may_come_in_one_word_with_commas_and_what_ranks_must_rank():
     config.eval.metrics, config.eval.best = ("swd1k, active_units",), "swd1k"
     config_lib.validate(config)
     config.eval.best = "active_units"
-    with pytest.raises(UserError, match="another metric than active_units, which ranks nothing"):
+    with pytest.raises(UserError, match="a metric that can rank checkpoints; active_units cannot"):
         config_lib.validate(config)
 
 

@@ -45,8 +45,8 @@ BAD_IMAGES = {
     "whole numbers": (np.zeros((1, 32, 32, 1), np.int64), "images of type int64"),
     "words": ([["a"]], "must be real numbers"),
     "complex": (1j * ones(1, 32, 32, 1), "must be real numbers"),
-    "ragged": ([[1.0, 2.0], [1.0]], "no array of one shape"),
-    "a mixture": ([Image.new("L", (32, 32)), ones(32, 32)], "a list of Pillow images with a ndarray among them"),
+    "ragged": ([[1.0, 2.0], [1.0]], "not an array of one shape"),
+    "a mixture": ([Image.new("L", (32, 32)), ones(32, 32)], "a list of Pillow images contains a ndarray"),
 }
 
 

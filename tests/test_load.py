@@ -78,8 +78,8 @@ def test_a_config_that_describes_no_network_is_one_line(workdir, config, case, m
 def test_a_config_of_another_model_than_the_arrays_is_one_line(workdir, config, change, monkeypatch):
     record = {"config": changed(config, change), "data_identity": ""}
     monkeypatch.setattr(Checkpoints, "restore_run", lambda *_: record)
-    monkeypatch.setattr(Checkpoints, "_restore_arrays", None)  # nothing is read
-    with pytest.raises(UserError, match="by the checkpoint's config it must have"):
+    monkeypatch.setattr("introvae_jax.checkpoints.restore._restore_arrays", None)  # nothing is read
+    with pytest.raises(UserError, match="but the checkpoint's config requires"):
         introvae_jax.load(workdir)
 
 

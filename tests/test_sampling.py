@@ -49,9 +49,9 @@ def test_points_are_plotted_in_the_format_of_the_name(points, tmp_path):
 
 def test_other_formats_are_refused_and_folders_may_have_dots(trained, tmp_path):
     for name in ("a.bmp", "a.tiff", "a.svg", "a.npz", "a.pdf"):
-        with pytest.raises(UserError, match=rf"{name}: no picture of this kind is written; name NAME\.png"):
+        with pytest.raises(UserError, match=rf"{name}: this format is not supported; name NAME\.png"):
             write(trained, tmp_path, out=name)
-    with pytest.raises(UserError, match="a GIF is for --mode=interpolate"):
+    with pytest.raises(UserError, match="a GIF needs --mode=interpolate"):
         write(trained, tmp_path, out="a.gif")
     assert not list(tmp_path.iterdir())
     write(trained, tmp_path, num=2, out="samples.v2")
@@ -60,12 +60,12 @@ def test_other_formats_are_refused_and_folders_may_have_dots(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"images": "DIR"}, "--images is read by --mode=reconstruct and --mode=interpolate only"),
-     ({"seeds": ["1", "2"]}, "--seeds is read by --mode=interpolate only, and this is --mode=sample"),
-     ({"seeds": ["1", "2"], "mode": "reconstruct", "images": "DIR"}, "--seeds is read by --mode=interpolate only"),
-     ({"seed": 0, "mode": "reconstruct", "images": "DIR"}, "--seed is read by --mode=sample only"),
-     ({"seed": 5, "mode": "interpolate", "seeds": ["1", "2"]}, "--seed is read by --mode=sample only"),
-     ({"mode": "interpolate", "seeds": ["1", "2"], "num": 1}, "--num=1: a path has two steps or more"),
+    [({"images": "DIR"}, "--images has no effect with --mode=sample; it needs --mode=reconstruct or"),
+     ({"seeds": ["1", "2"]}, "--seeds has no effect with --mode=sample; it needs --mode=interpolate"),
+     ({"seeds": ["1", "2"], "mode": "reconstruct", "images": "DIR"}, "--seeds has no effect with --mode=reconstruct"),
+     ({"seed": 0, "mode": "reconstruct", "images": "DIR"}, "--seed has no effect with --mode=reconstruct"),
+     ({"seed": 5, "mode": "interpolate", "seeds": ["1", "2"]}, "--seed has no effect with --mode=interpolate"),
+     ({"mode": "interpolate", "seeds": ["1", "2"], "num": 1}, "--num=1: must be 2 or more"),
      ({"mode": "interpolate"}, "takes either --seeds=A,B or --images"),
      ({"mode": "interpolate", "seeds": ["1", "2" * 5000]}, "must be two whole numbers"),
      ({"mode": "interpolate", "seeds": ["1", "99999999999"]}, "seed 99999999999: must be"),
@@ -81,7 +81,7 @@ def test_flags_that_would_be_ignored_or_cannot_be_are_refused(trained, tmp_path,
 
 def test_a_sheet_too_large_for_its_format_is_refused_before_it_is_computed(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(type(trained), "sample", None)
-    with pytest.raises(UserError, match="WEBP takes 16,383 a side: give a smaller --num, or --out=DIR"):
+    with pytest.raises(UserError, match=r"WEBP allows 16,383 per side\. Use a smaller --num, or --out=DIR"):
         write(trained, tmp_path, num=300_000, out="a.webp")
 
 

@@ -7,8 +7,9 @@
     WORKDIR/checkpoints/STEP/metrics        its scores, if it was scored while training (JSON)
     WORKDIR/damaged/STEP_N                  a checkpoint that was proven to be damaged and set aside
 
-Orbax writes under a temporary name and renames at the end, so a folder with the name of a step was complete once. Only
-a checkpoint that is proven to be damaged is set aside (files.py); any other read error leaves everything where it is.
+Orbax writes to a temporary folder and renames it at the end, so a folder named after a step was complete at that time.
+Only a checkpoint that is proven to be damaged is moved to WORKDIR/damaged (files.py); any other read error moves
+nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,15 +29,16 @@ from introvae_jax.errors import EXIT_RETRY, UserError, warn
 
 __all__ = ["Checkpoints", "Damaged"]
 
-# What a failed write raises: the error of the operating system, or of TensorStore, which uses these types.
+# Errors of a failed write: those of the operating system and of TensorStore.
 WRITE_ERRORS = (OSError, RuntimeError, ValueError)
 
 
 class Checkpoints:
     """The checkpoints of one work directory.
 
-    keep: None opens them for reading only; else the latest `keep` stay, and the best by each metric that ranked any.
-    Raises UserError if there are none to read, or the place cannot hold checkpoints.
+    keep: the number of latest checkpoints to keep, besides the best one by each ranking metric. None opens the
+    checkpoints for reading only.
+    Raises UserError if there are none to read, or if Orbax cannot store checkpoints in this path.
     """
 
     def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
@@ -71,7 +73,7 @@ class Checkpoints:
         return manager.steps_in(self.directory)
 
     def damaged_steps(self) -> list[int]:
-        """The steps of the checkpoints that were set aside."""
+        """The steps of the damaged checkpoints in WORKDIR/damaged."""
         return self._aside.steps()
 
     def best(self) -> int | None:
@@ -84,10 +86,10 @@ class Checkpoints:
         return self._scores(step) is not None
 
     def add_scores(self, step: int, scored: dict[str, Any] | None) -> None:
-        """Adds scores to a checkpoint, once it is on disk. Every process calls it.
+        """Adds scores to a checkpoint, after waiting until it is on disk. Every process must call it.
 
-        scored: under "rank" a number that is higher for better ones, and under "rank_of" the metric behind it; None on
-        processes that do not write. The checkpoint that was the best by this metric before is deleted if nothing else
+        scored: includes "rank", a number that is higher for better checkpoints, and "rank_of", the metric of the rank;
+        None on processes that do not write. Deletes the previous best checkpoint by this metric unless another rule
         keeps it. Raises UserError as `save` does.
         """
         self.wait()
@@ -99,10 +101,10 @@ class Checkpoints:
             self._guard_write(functools.partial(self._manager.delete, left))
 
     def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
-        """Starts writing in the background.
+        """Starts writing a checkpoint in the background.
 
-        state, statistics: trees of arrays. run: the record of the run, JSON. Raises UserError if this or an earlier
-        checkpoint could not be written, or the disk is full.
+        state, statistics: pytrees of arrays. run: metadata of the run, JSON. Raises UserError if this or an earlier
+        checkpoint could not be written, or if the disk is full.
         """
         sums = {"state": digests.of_arrays(state), "statistics": digests.of_arrays(statistics)}
         record = {**run, "digests": sums}
@@ -113,7 +115,7 @@ class Checkpoints:
         )
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state, statistics)))
         disk.require_space(self.directory, size, f"the checkpoint of step {step}")
-        self.wait()  # as Orbax would itself, before the step of the manifest changes
+        self.wait()  # Orbax would wait too, but the step of the manifest must not change before
         self._saving = step
         self._guard_write(lambda: self._manager.save(step, args=items, force=True))
 
@@ -122,27 +124,27 @@ class Checkpoints:
         return self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
-        """Blocks until everything is on disk. Raises UserError if something could not be written."""
+        """Blocks until all checkpoints are on disk. Raises UserError if one could not be written."""
         self._guard_write(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        """Waits, then ends the writing threads. Raises UserError if something could not be written."""
+        """Waits, then ends the writing threads. Raises UserError if a checkpoint could not be written."""
         self._guard_write(self._manager.close)
 
     def restore_run(self, step: int) -> dict[str, Any]:
-        """As `restore.read_run`."""
+        """Reads the metadata of the run; see `restore.read_run`."""
         return restore.read_run(self._manager, self._folder(step))
 
     def restore_state(self, step: int, template: Any) -> Any:
-        """As `restore.read_state`."""
+        """Restores the training state; see `restore.read_state`."""
         return restore.read_state(self._manager, self._folder(step), template)
 
     def restore_model(self, step: int, template: Any, statistics: Any) -> tuple[Any, Any]:
-        """As `restore.read_model`."""
+        """Restores the weights and statistics of a model; see `restore.read_model`."""
         return restore.read_model(self._manager, self._folder(step), template, statistics)
 
     def set_aside(self, step: int) -> os.PathLike:
-        """Moves a damaged checkpoint to WORKDIR/damaged; returns its new place. Every process calls it.
+        """Moves a damaged checkpoint to WORKDIR/damaged and returns its new path. Every process must call it.
 
         Raises UserError if it cannot be moved.
         """
@@ -153,11 +155,11 @@ class Checkpoints:
             self._aside.move(self._folder(step), place)
         processes.wait_for_all(f"step {step} was set aside")
         self.close()
-        self._manager = self._open()  # the old one has the step in memory
+        self._manager = self._open()  # the old manager has cached the step
         return place
 
     def _set_damaged_scores_aside(self) -> None:
-        """Moves damaged scores away; their checkpoint counts as not scored."""
+        """Moves damaged scores to WORKDIR/damaged. Their checkpoint then counts as not scored."""
         for step in self.steps():
             try:
                 scores.read(self._folder(step))
@@ -169,7 +171,7 @@ class Checkpoints:
                 raise files.describe(error, self._folder(step)) from error
 
     def _scored(self, steps: Sequence[int]) -> dict[int, scores.Scores]:
-        """The scores of the steps that have any."""
+        """The scores by step, for the steps that have scores."""
         return {step: found for step in steps if (found := self._scores(step)) is not None}
 
     def _scores(self, step: int) -> scores.Scores | None:
@@ -179,7 +181,7 @@ class Checkpoints:
         except ValueError as error:
             warn(f"{folder}: its scores are damaged ({error}); it counts as not scored")
             return None
-        except Exception as error:  # a bucket's errors are of any type
+        except Exception as error:  # a bucket raises errors of any type
             raise restore.unreadable(folder, error) from error
 
     def _staying(self, steps: Sequence[int]) -> set[int]:
@@ -190,7 +192,7 @@ class Checkpoints:
         return {*latest, *scores.best_of_each_metric(self._scored(left)), *set(steps) - there}
 
     def _write_manifest(self) -> None:
-        """Called by Orbax when all files of a checkpoint are written, before it gets its final name."""
+        """Callback of Orbax when all files of a checkpoint are written, before the final rename."""
         if jax.process_index() != 0 or bucket.is_bucket(self.directory):
             return
         for folder in self.directory.iterdir():
@@ -203,9 +205,9 @@ class Checkpoints:
         except WRITE_ERRORS as error:
             steps = self.steps()
             last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no earlier one"
-            # A bucket may answer later; of several processes that write together, another one may have died.
+            # A rerun may succeed: a bucket may respond later, or another process of the job may have died.
             passing = bucket.is_bucket(self.directory) or (processes.several() and not isinstance(error, OSError))
-            more = "; rerun the same command to resume from there" if passing else ""
+            more = "; rerun the same command to resume" if passing else ""
             raise UserError(
                 f"{self.directory}: could not write a checkpoint ({files.first_line(error)}); {last}{more}",
                 EXIT_RETRY if passing else 1,

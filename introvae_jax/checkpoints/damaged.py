@@ -10,11 +10,11 @@ from introvae_jax.errors import UserError
 
 
 class Damaged(UserError):
-    """A checkpoint is proven to be not what was written, or cannot be used."""
+    """A checkpoint is proven to differ from what was written, or cannot be used."""
 
 
 class Aside:
-    """The folder for damaged checkpoints of one work directory; it appears with the first of them."""
+    """The folder for damaged checkpoints of a work directory, created for the first of them."""
 
     def __init__(self, workdir: epath.Path):
         self.folder = workdir / "damaged"
@@ -27,7 +27,7 @@ class Aside:
         return sorted({int(match[1]) for match in found if match})
 
     def free_place(self, name: str) -> epath.Path:
-        """A path NAME_N in it that does not exist yet."""
+        """A path NAME_N in the folder that does not exist yet."""
         return next(p for i in itertools.count() if not (p := self.folder / f"{name}_{i}").exists())
 
     def move(self, path: epath.Path, place: epath.Path) -> None:
@@ -39,5 +39,5 @@ class Aside:
             raise files.removed(path) from error
         except OSError as error:
             raise UserError(
-                f"{path}: is damaged and cannot be moved to {place} ({error.strerror or error}); move it by hand"
+                f"{path}: damaged, and cannot be moved to {place} ({error.strerror or error}); move it manually"
             ) from error

@@ -1,4 +1,4 @@
-"""CRC-32 of arrays and records: whether what was restored is what was saved. (files.py has checksums of files.)"""
+"""CRC-32 checksums of arrays and records, to verify restored values. (files.py has checksums of files.)"""
 
 from collections.abc import Mapping
 import json
@@ -16,22 +16,22 @@ def paths(tree: Any) -> list[str]:
 
 
 def of_arrays(tree: Any) -> dict[str, str]:
-    """CRC-32 of every array's bytes, under its path in the tree; of one copy where an array is replicated."""
+    """CRC-32 of every array's bytes, by path in the tree. Of a replicated array, one copy counts."""
     return {_name(path): _of_array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def of_record(record: Mapping[str, Any]) -> str:
-    """CRC-32 of a JSON object, the same before and after it was written and read."""
+    """CRC-32 of a JSON object, unchanged by writing and reading it."""
     return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
-    """Paths of the arrays of `tree` whose checksum is not the one in `expected`; arrays without one are ignored."""
+    """Paths of the arrays of `tree` whose checksum differs from `expected`. Arrays not in `expected` are ignored."""
     return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
 
 
 def non_finite(tree: Any) -> str | None:
-    """Path of the first array of `tree` that holds an infinity or NaN; None if there is none."""
+    """Path of the first array of `tree` with an infinity or NaN; None if there is none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = _on_host(leaf)
         if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():

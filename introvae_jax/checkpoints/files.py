@@ -1,9 +1,10 @@
-"""The files of one checkpoint: their checksums, and the proof that some of them are damaged.
+"""The files of a checkpoint: their checksums, and the proof of damage.
 
-A read can fail although the bytes on the disk are correct: no permission, too many open files, too little memory, a
-network file system that does not answer. A checkpoint counts as damaged only if all of its bytes could be read and
-are proven wrong. The proof is STEP/manifest.json, the size and CRC-32 of each file, written before the checkpoint is
-committed. Without it (checkpoints in a bucket or of older versions), the proof is the structure of the files.
+A read can fail although the bytes on disk are correct: missing permissions, too many open files, too little memory, a
+network file system that does not respond. A checkpoint counts as damaged only if all its bytes could be read and some
+are proven wrong. The proof is STEP/manifest.json, which has the size and CRC-32 of each file and is written before the
+checkpoint is committed. Without it (checkpoints in a bucket or of older versions), the structure of the files is
+checked.
 """
 
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ CHUNK = 2**20  # bytes read at a time
 ITEMS = ("state", "statistics", "run")
 _UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA")  # Orbax writes the time of the commit into the latter
 _JSON = ("run/metadata", "state/_METADATA", "statistics/_METADATA")
-_ARRAYS = ("state/manifest.ocdbt",)  # there are no statistics without BatchNorm
-# TensorStore's errors about bytes that it could read.
+_ARRAYS = ("state/manifest.ocdbt",)  # networks without BatchNorm have no statistics
+# TensorStore's errors about invalid bytes, as opposed to failed reads.
 _CONTENT_ERROR = re.compile("DATA_LOSS|NOT_FOUND|OUT_OF_RANGE|FAILED_PRECONDITION.*Z(std|STD)", re.DOTALL)
 _GLOB = "*?[\\"  # Orbax and TensorStore treat the path as a pattern
 PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)  # a rerun may succeed
@@ -55,15 +56,15 @@ def require_supported_path(path: str | os.PathLike) -> None:
 
 
 def write_manifest(folder: epath.Path) -> None:
-    """Writes the checksums of all files of a checkpoint that is complete and not yet committed. Raises OSError."""
+    """Writes the checksums of all files of a complete, uncommitted checkpoint. Raises OSError if a file fails."""
     files = {name: list(entry) for name, entry in _checksums(folder).items()}
     (folder / MANIFEST).write_text(json.dumps({"files": files, "digest": digests.of_record(files)}))
 
 
 def find_damage(folder: epath.Path, error: Exception) -> str | None:
-    """Reads every file and returns what is proven wrong, None if nothing is.
+    """Reads every file and returns a description of the proven damage, or None.
 
-    error: why Orbax could not read the checkpoint. Raises OSError if a file cannot be read.
+    error: the error of Orbax's read. Raises OSError if a file cannot be read.
     """
     found = _checksums(folder)
     expected = _manifest(folder)
@@ -101,7 +102,7 @@ def describe(error: BaseException, folder: epath.Path) -> UserError:
         )
     return UserError(
         f"{folder}: cannot be read ({first_line(error)}), although nothing proves that its files are damaged; {stays}. "
-        "Move it away by hand to resume from the one before"
+        "Move it away manually to resume from the previous one"
     )
 
 
@@ -138,7 +139,7 @@ def _checksum(path: epath.Path) -> tuple[int, str]:
             while chunk := file.read(CHUNK):
                 size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or first_line(error), str(path)) from error  # a read names no file
+        raise OSError(error.errno, error.strerror or first_line(error), str(path)) from error
     return size, f"{checksum:08x}"
 
 
@@ -156,7 +157,7 @@ def _manifest(folder: epath.Path) -> dict[str, tuple[int, str]] | None:
 
 
 def _structural_damage(folder: epath.Path, found: dict[str, Any], error: Exception) -> str | None:
-    """What is wrong with a checkpoint whose files have no checksums."""
+    """A description of the damage of a checkpoint without checksums, or None."""
     for name in (*_JSON, *_ARRAYS):
         if name not in found:
             return f"its file {name} is missing"
@@ -172,14 +173,14 @@ def _structural_damage(folder: epath.Path, found: dict[str, Any], error: Excepti
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that led to it."""
+    """Yields the error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _os_error_number(error: BaseException) -> int | None:
-    """The errno of an operating system's error, also of one in TensorStore's words."""
+    """The errno of an OSError, or of the system error in a message of TensorStore; None for other errors."""
     if isinstance(error, OSError):
         return error.errno
     code = re.search(r"os_error_code='(\d+)'", str(error))

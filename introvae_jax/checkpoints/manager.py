@@ -1,4 +1,4 @@
-"""Opens and lists a directory of checkpoints, so that an unreadable checkpoint does not hide the others."""
+"""Opens and lists a directory of checkpoints. An unreadable checkpoint does not affect the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,10 +19,10 @@ Staying = Callable[[Sequence[int]], set[int]]
 def open_manager(
     directory: epath.Path, *, writes: bool, staying: Staying, written: Callable[[], None]
 ) -> ocp.CheckpointManager:
-    """Orbax's manager of `directory`, which must exist. It reads no checkpoint until it is asked to.
+    """Creates Orbax's manager of `directory`, which must exist. Checkpoints are not read at this point.
 
-    staying: returns the steps, of those it is given, that must not be deleted. written: called in a thread when all
-    files of a checkpoint are written, before it is committed.
+    staying: (steps) -> those of the steps that must not be deleted. written: called in a thread when all files of a
+    checkpoint are written, before it is committed.
     """
     options = ocp.CheckpointManagerOptions(
         preservation_policy=_Policy(staying), create=False, cleanup_tmp_directories=writes, lightweight_initialize=True,

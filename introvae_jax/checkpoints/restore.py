@@ -1,6 +1,6 @@
-"""Reads checkpoints, and tells a damaged checkpoint from one that cannot be read at the moment.
+"""Restores checkpoints, and distinguishes damaged ones from those that cannot be read at the moment.
 
-`folder` is WORKDIR/checkpoints/STEP. Only what is proven to be damaged raises `Damaged` (files.py).
+`folder` is WORKDIR/checkpoints/STEP. Only proven damage raises `Damaged` (files.py).
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ from introvae_jax.errors import EXIT_RETRY, UserError
 
 
 def read_run(orbax: ocp.CheckpointManager, folder: epath.Path) -> dict[str, Any]:
-    """The record of the run: config, identity of the data, versions and checksums.
+    """Restores the metadata of the run: config, identity of the data, versions and checksums.
 
-    Raises Damaged if it is not what was written, UserError if it cannot be read.
+    Raises Damaged if it differs from what was written, UserError if it cannot be read.
     """
     run = _restore(orbax, folder, run=ocp.args.JsonRestore()).run
     if not isinstance(run, dict):
@@ -35,10 +35,10 @@ def read_run(orbax: ocp.CheckpointManager, folder: epath.Path) -> dict[str, Any]
 
 
 def read_state(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any) -> Any:
-    """The training state, shaped and placed as `template`.
+    """Restores the training state with the shapes and shardings of `template`.
 
-    Raises Damaged if anything is not what was written or not finite, UserError if it cannot be read or another version
-    wrote other arrays.
+    Raises Damaged if a value differs from what was written or is not finite, UserError if the checkpoint cannot be read
+    or has the arrays of another version.
     """
     stored = read_run(orbax, folder)["digests"].get("state")
     if stored and (other := set(stored) ^ set(digests.paths(template))):
@@ -51,10 +51,10 @@ def read_state(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any) 
 
 
 def read_model(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any, statistics: Any) -> tuple[Any, Any]:
-    """The part of the state that `template` names, and all statistics, as numpy arrays.
+    """Restores the part of the state in `template`, and all statistics, as numpy arrays.
 
-    template, statistics: the shapes that the checkpoint must have, which are compared before anything is read.
-    Raises UserError if it has others, and as `read_state` does.
+    template, statistics: the expected shapes, which are compared before any array is read.
+    Raises UserError if the checkpoint has other shapes, and as `read_state` does.
     """
     for item, expected in (("state", template), ("statistics", statistics)):
         _require_shapes(folder, item, expected)
@@ -67,7 +67,7 @@ def read_model(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any, 
 def unreadable(folder: epath.Path, error: Exception) -> UserError:
     """The UserError for a failed read that proves no damage."""
     told = files.describe(error, folder)
-    return UserError(str(told), EXIT_RETRY) if bucket.is_bucket(folder) else told  # a bucket may answer later
+    return UserError(str(told), EXIT_RETRY) if bucket.is_bucket(folder) else told  # a bucket may respond later
 
 
 def _require_shapes(folder: epath.Path, item: str, expected: Any) -> None:
@@ -84,13 +84,13 @@ def _require_shapes(folder: epath.Path, item: str, expected: Any) -> None:
         if there.get(path) != leaf.shape:
             found = f"has shape {list(there[path])}" if path in there else "is missing"
             raise UserError(
-                f"{folder / item}: {path} {found}, and by the checkpoint's config it must have {list(leaf.shape)}; the "
-                "two are not of one model"
+                f"{folder / item}: {path} {found}, but the checkpoint's config requires {list(leaf.shape)}; the "
+                "two belong to different models"
             )
 
 
 def _restore_arrays(orbax: ocp.CheckpointManager, folder: epath.Path, **items: Any) -> Any:
-    """`items` and the statistics, compared with their checksums and checked for non-finite numbers."""
+    """Restores `items` and the statistics. Verifies their checksums and that all numbers are finite."""
     expected = read_run(orbax, folder)["digests"]
     restored = _restore(orbax, folder, statistics=ocp.args.StandardRestore(), **items)
     for item in (*items, "statistics"):
@@ -109,7 +109,7 @@ def _restore(orbax: ocp.CheckpointManager, folder: epath.Path, **items: Any) -> 
 
 
 def _explain(folder: epath.Path, error: Exception) -> UserError:
-    """Damaged if that is proven, or else the reason why the checkpoint cannot be read."""
+    """Returns `Damaged` if damage is proven, otherwise a UserError with the reason for the failed read."""
     try:
         if not folder.exists():
             return files.removed(folder)
@@ -123,5 +123,5 @@ def _explain(folder: epath.Path, error: Exception) -> UserError:
 
 def _damaged(folder: epath.Path, reason: str) -> Damaged:
     others = [step for step in manager.steps_in(folder.parent) if step != int(folder.name)]
-    way_out = f"there is another one of step {others[-1]}" if others else "there is no other"
-    return Damaged(f"{folder}: the checkpoint is damaged ({reason}); {way_out}")
+    remedy = f"there is another one of step {others[-1]}" if others else "there is no other"
+    return Damaged(f"{folder}: the checkpoint is damaged ({reason}); {remedy}")

@@ -1,6 +1,6 @@
-"""The scores of checkpoints: STEP/metrics/metrics, JSON in the place where Orbax keeps metrics.
+"""The scores of checkpoints: STEP/metrics/metrics, a JSON file where Orbax keeps metrics.
 
-A score has a "rank", a number that is higher for better checkpoints, and "rank_of", the metric behind it.
+Scores include a "rank", a number that is higher for better checkpoints, and "rank_of", the metric of the rank.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def path(folder: epath.Path) -> epath.Path:
 def read(folder: epath.Path) -> Scores | None:
     """The scores of a checkpoint, None if it was not scored.
 
-    Raises ValueError if they are not what was written, OSError if they cannot be read.
+    Raises ValueError if the file is damaged, OSError if it cannot be read.
     """
     try:
         found = files.read_json(path(folder))
@@ -52,13 +52,13 @@ def write(folder: epath.Path, scores: Scores) -> None:
 
 
 def best(scored: Mapping[int, Scores], metric: str | None) -> int | None:
-    """The step with the highest rank by `metric`; None without any."""
+    """The step with the highest rank by `metric`; None if no step was ranked by it."""
     ranked = {step: _rank(scores) for step, scores in scored.items() if scores.get("rank_of") == metric}
     return max(ranked, key=ranked.__getitem__, default=None)
 
 
 def best_of_each_metric(scored: Mapping[int, Scores]) -> set[int]:
-    """The best step by each metric, because ranks by different metrics cannot be compared."""
+    """The best step by each metric. Ranks by different metrics cannot be compared."""
     metrics = {scores.get("rank_of") for scores in scored.values()}
     return {step for metric in metrics if (step := best(scored, metric)) is not None}
 

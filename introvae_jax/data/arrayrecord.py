@@ -11,7 +11,7 @@ from introvae_jax.data import fast_decode, images, tfds_files
 from introvae_jax.errors import UserError, one_line, warn
 
 DEFAULT_DIR = "~/tensorflow_datasets"  # TFDS's own
-PREPARE = "python -m introvae_jax.prepare --help tells how to make one"
+PREPARE = "python -m introvae_jax.prepare makes one (see --help)"
 
 
 class ArrayRecordImages:
@@ -21,7 +21,7 @@ class ArrayRecordImages:
         self._records, self._start, self._length = records, start, stop - start
         self._target, self._name = target, name
         shape = (self._length, target.size, target.size, target.channels)
-        self._cache = np.empty(shape, np.uint8) if cached else None  # the system gives memory when it is filled
+        self._cache = np.empty(shape, np.uint8) if cached else None  # memory is allocated on the first write
         self._filled = np.zeros(self._length, bool)
 
     def __len__(self) -> int:
@@ -34,7 +34,7 @@ class ArrayRecordImages:
         missing = np.unique(rows[~self._filled[rows]])
         if missing.size:
             self._cache[missing] = self._decode(missing)
-            self._filled[missing] = True  # after the images: another thread may read at any moment
+            self._filled[missing] = True  # after the images, because other threads read concurrently
         return self._cache[rows]
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ class ArrayRecordImages:
         for image, row in zip(out, rows, strict=True):
             try:
                 fast_decode.decode_into(image, _encoded(self._records[int(row) + self._start]), target)
-            except Exception as error:  # ArrayRecord, protocol buffers and Pillow each have types of their own
+            except Exception as error:  # ArrayRecord, protocol buffers and Pillow raise different types
                 reason = one_line(error)[:200]
                 raise UserError(
                     f"{self._name}: image {row + self._start} cannot be read ({reason}); prepare the data set again"
@@ -56,9 +56,9 @@ def open_splits(
 ) -> tuple[ArrayRecordImages, ArrayRecordImages, str]:
     """Opens the data set `name` ("celeb_a_hq/256") below `path`.
 
-    The test split is the data set's split "test", or "validation", or without either the last `test_fraction` of
-    "train". Returns training images, test images and the identity of the data set. Raises UserError if there is no
-    such data set or it cannot be read.
+    The test split is the data set's split "test" or "validation"; if it has neither, the last `test_fraction` of
+    "train". Returns training images, test images and the identity of the data set. Raises UserError if the data set
+    does not exist or cannot be read.
     """
     import tensorflow_datasets as tfds
 
@@ -97,7 +97,7 @@ def open_splits(
 
 
 def _encoded(record: bytes) -> bytes:
-    """The encoded image of a tf.train.Example. TFDS's own parser is slower: it makes numpy arrays of all features."""
+    """The encoded image of a tf.train.Example. TFDS's parser is slower: it converts all features to numpy arrays."""
     from tensorflow_datasets.proto import tf_example_pb2  # here, as importing it takes a while
 
     return tf_example_pb2.Example.FromString(record).features.feature["image"].bytes_list.value[0]
@@ -119,9 +119,9 @@ def _version_of(root: pathlib.Path, name: str) -> pathlib.Path:
     there = sorted({file.parent.parent.relative_to(root).as_posix() for p in patterns for file in root.glob(p)})
     set_name, _, size = name.partition("/")
     raise UserError(
-        f"config.data.name = {name!r}: no such set in {root} ({', '.join(there[:8]) or 'nothing'} there). Make it: "
+        f"config.data.name = {name!r}: no such set in {root} ({', '.join(there[:8]) or 'nothing'} there). Prepare it: "
         f"python -m introvae_jax.prepare --source=IMAGES --name={set_name} --resolution={size or 'SIZE'}; or train "
-        "straight from a folder or archive: --config.data.source=folder --config.data.path=IMAGES"
+        "directly from a folder or archive: --config.data.source=folder --config.data.path=IMAGES"
     )
 
 
@@ -130,6 +130,6 @@ def _version_key(directory: pathlib.Path) -> list[int]:
 
 
 def _identity(directory: pathlib.Path) -> str:
-    """A digest of the metadata: counts, sizes, and the hash of the content if `prepare` wrote it."""
+    """A digest of the metadata: counts, sizes, and the content hash if `prepare` wrote one."""
     files = (directory / name for name in ("dataset_info.json", "manifest.json"))
     return hashes.sha256(b"".join(file.read_bytes() for file in files if file.exists()))[:16]

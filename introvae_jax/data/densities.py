@@ -1,6 +1,6 @@
-"""Two-dimensional densities, on which every failure of a model can be seen.
+"""Two-dimensional densities, toy data on which failures of a model are visible.
 
-Shapes and constants as in Daniel and Tamar 2021 (arXiv 2012.13253), so that metrics can be compared.
+Shapes and constants are those of Daniel and Tamar 2021 (arXiv 2012.13253), so that metrics can be compared.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _checkerboard(rng: np.random.Generator, num: int) -> np.ndarray:
 
 
 def _rings(rng: np.random.Generator, num: int) -> np.ndarray:
-    """Four concentric rings of radius 0.75, 1.5, 2.25 and 3, equally heavy, with noise of 0.08."""
+    """Four concentric rings of radius 0.75, 1.5, 2.25 and 3, with equal weights and noise of 0.08."""
     angle, radius = 2 * np.pi * rng.random(num), 0.75 * rng.integers(1, 5, num)
     points = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
     return points + 0.08 * rng.standard_normal((num, 2))
@@ -43,7 +43,7 @@ def _rings(rng: np.random.Generator, num: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Density:
-    """draw: `num` points [num, 2]. reach: pictures and histograms show the square from -reach to reach."""
+    """draw: (rng, num) -> points [num, 2]. reach: pictures and histograms cover the square from -reach to reach."""
 
     draw: Callable[[np.random.Generator, int], np.ndarray]
     reach: float
@@ -62,6 +62,6 @@ DENSITIES = {
 
 
 def open_splits(name: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Training points float32 [262144, 2], test points float32 [16384, 2], and their identity. Always the same."""
+    """Training points float32 [262144, 2], test points float32 [16384, 2], and their identity. Deterministic."""
     density = DENSITIES[name]
     return density.points(TRAIN_POINTS, seed=0), density.points(TEST_POINTS, seed=1), f"{name}, seeds 0 and 1"

@@ -1,4 +1,4 @@
-"""Trains on a folder or an archive without preparing it. All images are decoded once before training starts.
+"""Reads a folder or an archive without preparing it. All images are decoded once before training starts.
 
 Unreadable files are skipped; one warning lists them.
 """
@@ -39,7 +39,7 @@ class Folder:
             return images.decode(self._reader.read(self._entries[index]), self._target).array
         except images.BadImage as error:
             name = self.names[index]
-            raise UserError(f"{name}: could be read when training began, and not any more: {error}") from error
+            raise UserError(f"{name}: was readable at the start of training, but no longer is: {error}") from error
 
 
 def open_splits(
@@ -47,23 +47,23 @@ def open_splits(
 ) -> tuple[Folder, Folder, str]:
     """Opens the images at `path`: training split, test split and identity.
 
-    test_fraction: of the images, at least one, chosen by the hash of their names, so that the order of the directory
-    does not matter. cache_gib: the decoded images are kept in memory if they fit. Raises UserError if there is nothing
-    at `path`, or fewer than two readable images.
+    test_fraction: share of test images, at least one image, chosen by the hash of their names and so independent of the
+    order of the directory. cache_gib: decoded images are kept in memory if they fit in it. Raises UserError if `path`
+    does not exist or has fewer than two readable images.
     """
-    way_out = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
+    remedy = f"name a folder or an archive of {images.FORMAT_WORDS} images with --config.data.path=DIR"
     if not path:
-        raise UserError(f"config.data.path is empty: {way_out}")
+        raise UserError(f"config.data.path is empty: {remedy}")
     place = disk.expand(path).absolute()
     if not place.exists():
-        raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {way_out}")
+        raise UserError(f"config.data.path = {path!r}: no such folder; put the images there or {remedy}")
     reader = readers.open_reader(place, size=target.size)
     cached = len(reader.names) * target.size**2 * target.channels <= cache_gib * 2**30
     decoded = _decode(reader, target)
     arrays = dict(decoded) if cached else {}
     usable = list(arrays) if cached else [i for i, _ in decoded]
     if len(usable) < 2:
-        raise UserError(f"config.data.path = {path!r}: {len(usable)} readable images, two are needed; {way_out}")
+        raise UserError(f"config.data.path = {path!r}: {len(usable)} readable images, two are needed; {remedy}")
 
     readable = sorted(usable, key=lambda i: digest([reader.names[i]]))
     num_test = min(max(1, round(test_fraction * len(readable))), len(readable) - 1)
@@ -71,7 +71,7 @@ def open_splits(
     def split(part: list[int]) -> Folder:
         cache = np.empty((len(part), target.size, target.size, target.channels), np.uint8) if cached else None
         if cache is not None:
-            for row, i in enumerate(part):  # one at a time, so that no image is in memory twice
+            for row, i in enumerate(part):  # moves one at a time, so that no image is in memory twice
                 cache[row] = arrays.pop(i)
         return Folder(reader, part, target, cache)
 
@@ -82,7 +82,7 @@ def open_splits(
 def decode_all(reader: Reader, target: images.Target) -> dict[int, np.ndarray]:
     """Decodes all images of `reader`: index -> uint8 [size, size, channels] of the readable ones, in order.
 
-    One warning lists what was skipped or converted.
+    One warning lists the skipped and the converted images.
     """
     return dict(_decode(reader, target))
 
@@ -101,8 +101,8 @@ def read_all(
 ) -> Iterator[tuple[int, Any]]:
     """Yields the index and the decoded value of each readable entry, in order.
 
-    decode: returns a value and the changes that were made. At the end, one warning lists the entries that cannot be
-    read and those that were changed.
+    decode: encoded image -> value and the changes that were made. At the end, one warning lists the skipped and the
+    changed entries.
     """
 
     def attempt(index: int) -> tuple[Any, Sequence[str], str]:

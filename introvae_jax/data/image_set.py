@@ -1,4 +1,4 @@
-"""Images in their own size from a folder or an archive, for comparing two sets of images."""
+"""Images of a folder or an archive in their original size, for metrics of image sets."""
 
 from collections.abc import Sequence
 
@@ -33,11 +33,12 @@ class ImageSet:
 def open_image_set(place: str, target: images.Target | None = None) -> tuple[ImageSet, str]:
     """Opens the images at `place`; returns them and a digest of their names and sizes.
 
-    target: the form that all are brought to, if given. Every image is decoded once: unreadable files are skipped, and
-    one warning lists them. Raises UserError if there is no image, or if the images differ in size without a `target`.
+    target: if given, all images are cropped, resized and converted to it. Every image is decoded once: unreadable files
+    are skipped, and one warning lists them. Raises UserError if there is no readable image, or if the images differ in
+    size and there is no `target`.
     """
     if not place:
-        raise UserError("an empty name where a folder or an archive of images is needed")
+        raise UserError("empty path: name a folder or an archive of images")
     reader = readers.open_reader(place, size=target.size if target else 1024)
 
     def shape_of(encoded: bytes | np.ndarray) -> tuple[tuple[int, ...], Sequence[str]]:
@@ -47,13 +48,13 @@ def open_image_set(place: str, target: images.Target | None = None) -> tuple[Ima
     shapes = dict(folder.read_all(reader, shape_of))
     entries = list(shapes)
     if not entries:
-        raise UserError(f"{place}: no image there can be read ({images.FORMAT_WORDS})")
+        raise UserError(f"{place}: no readable image found ({images.FORMAT_WORDS})")
     first = shapes[entries[0]]
     other = next((i for i in entries if shapes[i] != first), None)
     if target is None and other is not None:
         raise UserError(
             f"{place}: images of different sizes, {reader.names[entries[0]]} of {first[1]}x{first[0]} and "
-            f"{reader.names[other]} of {shapes[other][1]}x{shapes[other][0]} pixels; --size=N brings all to NxN"
+            f"{reader.names[other]} of {shapes[other][1]}x{shapes[other][0]} pixels; --size=N resizes all to NxN"
         )
     shape = (target.size, target.size, target.channels) if target else (*first, 3)
     return ImageSet(reader, entries, shape, target), digest([reader.fingerprint, *(reader.names[i] for i in entries)])

@@ -1,4 +1,4 @@
-"""Decodes an image to a uint8 array of the wanted size and channels, and encodes one.
+"""Decodes images to uint8 arrays of a target size and number of channels, and encodes them.
 
 Arrays are uint8 [H, W, C] with values from 0 to 255; C is 1 (grey) or 3 (RGB).
 """
@@ -32,10 +32,10 @@ FORMAT_WORDS = "png, jpeg, webp, bmp, gif or tiff"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 KEPT_FORMATS = ("PNG", "JPEG", "MPO")  # a prepared data set may hold their bytes unchanged
 MAX_BYTES = 2**28
-# Errors about one file; others (a failing disk, a server that does not answer) concern the machine.
+# Errors about one file; others (a failing disk, a server that does not respond) concern the machine.
 OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 MAX_PIXELS = 2**26  # 8192 x 8192; an image that unpacks to more counts as a decompression bomb
-MAX_SCANS = 500  # of a JPEG, each of which costs as much as a whole image; encoders write about ten
+MAX_SCANS = 500  # of a JPEG; decoding a scan takes as long as an image, and encoders write about ten
 
 _PNG_16_BIT = b"\x89PNG" + b"\x10"  # the first bytes, and the depth in the header
 
@@ -49,10 +49,9 @@ class BadImage(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The form that every image is brought to.
+    """The size and format to which images are converted.
 
-    size: pixels of both sides. channels: 1 (grey) or 3 (RGB). crop: see CROPS. resize: one of FILTERS, all
-    antialiased.
+    size: pixels per side. channels: 1 (grey) or 3 (RGB). crop: see CROPS. resize: one of FILTERS, all antialiased.
     """
 
     size: int
@@ -63,10 +62,10 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """An image in the wanted form.
+    """A decoded image.
 
-    array: uint8 [size, size, channels]. width, height: of the original, in pixels. changes: what was done beyond
-    cropping and shrinking ("L to RGB", ...). fits: the original file already holds exactly this array.
+    array: uint8 [size, size, channels]. width, height: of the original, in pixels. changes: conversions other than
+    cropping and shrinking ("L to RGB", ...). fits: True if the original file already holds exactly this array.
     """
 
     array: np.ndarray
@@ -77,7 +76,7 @@ class Decoded:
 
 
 def read(path: str | os.PathLike) -> bytes:
-    """The content of a file. Raises BadImage if it cannot be an image or cannot be read."""
+    """The content of a file. Raises BadImage if it is not a regular file, is too large or cannot be read."""
     path = pathlib.Path(path)
     try:
         if not path.is_file():
@@ -94,8 +93,8 @@ def read(path: str | os.PathLike) -> bytes:
 def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
     """Decodes, crops, resizes and converts `image`, encoded or uint8 [H, W, C].
 
-    Transparent pixels become white, EXIF rotation is applied, 16-bit values are scaled to 8, and of an animation the
-    first frame is taken. Raises BadImage for anything that is not a whole image.
+    Transparent pixels become white, EXIF rotation is applied, 16-bit values are scaled to 8 bits, and an animation is
+    reduced to its first frame. Raises BadImage for damaged or truncated images and for anything that is not an image.
     """
     with _as_bad_image():
         file = _open(image)
@@ -115,7 +114,7 @@ def decode(image: bytes | np.ndarray, target: Target) -> Decoded:
 
 
 def decode_whole(image: bytes | np.ndarray) -> np.ndarray:
-    """Decodes `image` as `decode` does, in its own size and RGB: uint8 [H, W, 3]. Raises BadImage."""
+    """Decodes `image` like `decode`, but to RGB of its original size: uint8 [H, W, 3]. Raises BadImage."""
     with _as_bad_image():
         return np.asarray(_convert(_open(image), "RGB")[0], np.uint8)
 
@@ -191,7 +190,7 @@ def _undecoded(image: bytes | np.ndarray) -> Image.Image:
 
 
 def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
-    """The image upright and in `mode` ("L" or "RGB"), and every change made to it."""
+    """Rotates the image upright and converts it to `mode` ("L" or "RGB"). Returns it with a list of the changes."""
     frames = "first page" if file.format == "TIFF" else "first frame of an animation"
     changes = [frames] if getattr(file, "is_animated", False) else []
     if isinstance(file, TiffImageFile) and file.tag_v2.get(tiff.ORIENTATION, 1) in range(2, 9):
@@ -202,7 +201,7 @@ def _convert(file: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
         if file.getexif().get(0x0112, 1) in range(2, 9):
             image = ImageOps.exif_transpose(file)
             changes.append("rotated as its EXIF data say")
-    except Exception:  # Pillow raises many types for EXIF data that mean nothing
+    except Exception:  # Pillow raises many types for invalid EXIF data
         changes.append("unreadable EXIF data left out")
     source = image.mode
     if source.startswith("I"):

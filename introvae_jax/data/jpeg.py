@@ -1,10 +1,10 @@
-"""What Pillow does not tell about a JPEG: its number of scans, and flaws that libjpeg warns of."""
+"""Properties of JPEGs that Pillow does not report: the number of scans, and libjpeg's warnings."""
 
 import simplejpeg
 
 
 def flaw(image: bytes) -> str:
-    """The warning of libjpeg about a JPEG that Pillow reads silently; "" without one."""
+    """libjpeg's warning about a JPEG, which Pillow ignores; "" if there is none."""
     try:
         if simplejpeg.decode_jpeg_header(image)[2] in ("YCbCr", "Gray"):
             simplejpeg.decode_jpeg(image, strict=True)

@@ -1,4 +1,4 @@
-"""The order of the images. The batch of step s depends on the seed and s alone, not on the number of processes."""
+"""The order of the images. The batch of step s depends on the seed and s only, not on the number of processes."""
 
 from collections.abc import Iterator
 import os

@@ -26,7 +26,7 @@ class Source(Protocol):
 class Splits:
     """The two splits, disjoint and fixed: the same image is always in the same split.
 
-    identity: a digest of the images, by which a resumed run notices that they have changed.
+    identity: a digest of the images, by which a resumed run detects changes.
     """
 
     train: Source
@@ -35,7 +35,7 @@ class Splits:
 
 
 def target_of(data: Mapping[str, Any]) -> images.Target:
-    """The form that `config.data` brings every image to."""
+    """The size and format to which `config.data` converts every image."""
     return images.Target(data["size"], data["channels"], data["crop"], data["resize"])
 
 
@@ -66,5 +66,5 @@ SOURCES: dict[str, Callable[[Mapping[str, Any]], Splits]] = {
 
 
 def open_splits(data: Mapping[str, Any]) -> Splits:
-    """Training and test images as `config.data` describes them. Raises UserError if there are none."""
+    """Opens the training and test images of `config.data`. Raises UserError if there are none."""
     return SOURCES[data["source"]](data)

@@ -16,7 +16,7 @@ _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # "type" in sets
 def require_safe(directory: pathlib.Path) -> None:
     """Raises UserError if TFDS would import code to read `directory`, or block on a FIFO.
 
-    TFDS imports the module of every class that features.json names. Here only its own feature classes pass.
+    TFDS imports the module of every class named in features.json. Only TFDS's own feature classes are allowed.
     """
     disk.require_files(directory)
     path = directory / "features.json"
@@ -46,7 +46,7 @@ def require_inside(builder: Any) -> None:
 
 
 def _classes(value: Any) -> Iterator[str]:
-    """Every class name in `value`, in JSON within strings too, which TFDS parses likewise."""
+    """Yields every class name in `value`, also in JSON inside strings, which TFDS parses too."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key in _CLASS_KEYS and isinstance(item, str):

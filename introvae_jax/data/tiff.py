@@ -1,4 +1,4 @@
-"""Bounds on a TIFF, checked in its first directory before Pillow reads it: a few bytes can ask for gigabytes."""
+"""Checks limits of a TIFF in its first directory before Pillow reads it: a few bytes can request gigabytes."""
 
 import struct
 
@@ -11,7 +11,7 @@ _BYTES = (1, 2, 6, 7)  # types of single bytes, which Pillow keeps as they are: 
 
 
 def require_bounded(image: bytes, max_pixels: int) -> None:
-    """Raises ValueError for a compression that is not read here, for long tags, and for tiles above `max_pixels`."""
+    """Raises ValueError for unsupported compression, for long tags, and for tiles above `max_pixels`."""
     order = "<" if image[:2] == b"II" else ">"
     if image[:4] in MAGIC[2:]:
         raise ValueError("of the 64-bit kind (BigTIFF), which is not read")

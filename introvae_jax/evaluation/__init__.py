@@ -1,1 +1,1 @@
-"""Scores of a trained model, or of any two sets of images, each with the protocol it was obtained by."""
+"""Evaluates trained models and sets of images. Each value is stored with its protocol."""

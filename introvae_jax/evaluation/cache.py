@@ -1,4 +1,4 @@
-"""Caches moments of real images on disk: they are the same for every model that is scored against them."""
+"""Caches the moments of real images on disk, because they are the same for every model."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -15,13 +15,13 @@ from introvae_jax.evaluation.extractors import FeatureExtractor
 from introvae_jax.evaluation.image_sets import Part
 from introvae_jax.metrics.frechet import Moments, MomentsAccumulator
 
-VERSION = 1  # of the cache keys; another one makes old files unknown
+VERSION = 1  # of the cache keys; a change invalidates old files
 
 
 class Cache:
-    """Files under the cache directory, each with the key of all that its moments depend on.
+    """Cache files; the key of a file contains everything that its moments depend on.
 
-    cache_key: of the set of images. directory: another one than `statistics` in the cache directory.
+    cache_key: of the set of images. directory: by default `statistics` in the cache directory.
     """
 
     def __init__(self, cache_key: Mapping[str, Any], directory: str | os.PathLike[str] | None = None):
@@ -29,7 +29,7 @@ class Cache:
         self._directory = pathlib.Path(directory or disk.cache_dir() / "statistics")
 
     def load(self, parts: Sequence[Part], extractors: Mapping[str, FeatureExtractor]) -> dict[Part, Moments]:
-        """The moments of those `parts` that are cached."""
+        """Returns the moments of the `parts` that are cached."""
         found: dict[Part, Moments] = {}
         for part in parts:
             if part.accumulator is MomentsAccumulator:
@@ -39,7 +39,7 @@ class Cache:
         return found
 
     def save(self, values: Mapping[Part, Any], extractors: Mapping[str, FeatureExtractor]) -> None:
-        """Writes the moments among `values`. A cache that cannot be written is a warning and no more."""
+        """Writes the moments among `values`. Warns if the cache cannot be written."""
         for part, moments in values.items():
             if part.accumulator is MomentsAccumulator:
                 key = self._key(part, extractors)
@@ -47,7 +47,7 @@ class Cache:
                     with disk.atomic_write(self._path(key)) as temporary, temporary.open("wb") as file:
                         np.savez(file, mu=moments.mean, sigma=moments.covariance, stamp=key)
                 except OSError as error:
-                    warn(f"{self._directory}: statistics of real images are not kept ({error.strerror or error})")
+                    warn(f"{self._directory}: statistics of real images are not cached ({error.strerror or error})")
 
     def _key(self, part: Part, extractors: Mapping[str, FeatureExtractor]) -> str:
         whole = {
@@ -61,7 +61,7 @@ class Cache:
 
 
 def _read(path: pathlib.Path, key: str) -> Moments | None:
-    """The moments in a file with this key; None if there is no intact one."""
+    """The moments in a file with this key; None if the file is missing, damaged or of another key."""
     try:
         with np.load(path, allow_pickle=False) as file:
             if str(file["stamp"]) != key:
@@ -71,5 +71,5 @@ def _read(path: pathlib.Path, key: str) -> Moments | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
-        warn(f"{path}: not readable ({error}); the statistics are measured anew")
+        warn(f"{path}: not readable ({error}); the statistics are computed again")
         return None

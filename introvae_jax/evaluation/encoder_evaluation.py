@@ -1,4 +1,4 @@
-"""Metrics of the encoder: how well held-out images are encoded, and how it tells images of another kind."""
+"""Evaluates metrics of the encoder: on held-out images, and on images of another kind (out of distribution)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +18,9 @@ from introvae_jax.model import Model
 class EncoderEvaluation:
     """Scores models on `held_out` images; `outside` are images of another kind, for "ood".
 
-    config: of the models. seed: of noise that metrics draw.
+    config: of the models. seed: of the noise that metrics draw.
     Raises UserError for metrics that cannot be computed: too few images, a prior without density, no fixed beta, no
-    other images.
+    `outside` images.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class EncoderEvaluation:
         self._lpips = make_lpips(held_out.shape) if any(spec.metric.uses_lpips for spec in specs) else None
 
     def _count(self, spec: EncoderSpec, config: Mapping[str, Any]) -> int:
-        """How many held-out images the metric takes."""
+        """The number of held-out images for a metric."""
         metric, there = spec.metric, self._held_out.count or 0
         count = spec.count or min(there, metric.default_count or there)
         if count > there:
@@ -43,7 +43,7 @@ class EncoderEvaluation:
         if count < metric.least:
             raise UserError(f"{metric.name} needs {metric.least} held-out images or more")
         if metric.normal_prior and config["model"]["prior"] != "normal":
-            raise UserError(f"{metric.name}: a model with model.prior = 'sphere' gives images no density")
+            raise UserError(f"{metric.name}: a model with model.prior = 'sphere' defines no density of images")
         if metric.normal_prior and config["objective"].get("auto_beta"):
             raise UserError(
                 f"{metric.name}: a model trained with objective.auto_beta has no fixed beta, which it needs"
@@ -53,7 +53,7 @@ class EncoderEvaluation:
         return count
 
     def score(self, trained: Model, metadata: Mapping[str, Any]) -> list[Result]:
-        """The metrics, in the order of the specs. metadata: what a record contains about the model."""
+        """Computes the metrics, in the order of the specs. metadata: of the model, for records."""
         rows = self._encode(trained, self._held_out, self._specs, "encoding held-out images")
         others: list[Rows] = [{} for _ in self._specs]
         if self._outside is not None:
@@ -85,7 +85,7 @@ class EncoderEvaluation:
     def _encode(
         self, trained: Model, images: ImageSet, taking: Sequence[tuple[EncoderSpec, int]], title: str
     ) -> list[Rows]:
-        """What each metric keeps of its first so many images, in one pass."""
+        """The rows that each metric keeps of its images, from one pass over them."""
         kept: list[dict[str, list[np.ndarray]]] = [{} for _ in taking]
         place, last = 0, max((count for _, count in taking), default=0)
         with progress.phase(title, last, "images") as encoding:

@@ -1,4 +1,4 @@
-"""What introvae_jax.evaluate does: from its flags to results, table and record."""
+"""Implements introvae_jax.evaluate: computes results from its flags, and writes the table and the record."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -53,7 +53,7 @@ class Options:
 
 
 def evaluate(options: Options) -> tuple[str, pathlib.Path | None]:
-    """The table, and where the record was written. Raises UserError for what the user can put right."""
+    """Returns the table and the path of the record. Raises UserError for every problem that the user can fix."""
     of_sets, of_encoder = specs.parse(options.metrics)
     if not (of_sets or of_encoder):
         raise UserError("--metrics is empty: name one or more, for instance --metrics=fid,reconstruction")
@@ -97,7 +97,7 @@ def _of_folders(
     options: Options, fake_path: str, of_sets: Sequence[SetSpec], of_encoder: Sequence[EncoderSpec]
 ) -> Callable[[], list[Result]]:
     if options.workdir is not None:
-        raise UserError("--workdir and --fake: samples come from one of them")
+        raise UserError("--workdir and --fake exclude each other: give one of them")
     if options.real is None:
         raise UserError("--fake needs --real=DIR, the images to compare with")
     if options.ood is not None or options.data_path is not None:
@@ -120,12 +120,12 @@ def _of_model(
     if options.workdir is None:
         raise UserError("--workdir=RUN is needed, or --real=DIR and --fake=DIR")
     if options.size is not None:
-        raise UserError("--size is for --fake=DIR; a run has the size of its model")
+        raise UserError("--size needs --fake=DIR; samples of a run have the size of its model")
     trained = model.load(
         options.workdir, step=model.parse_step(options.step), weights=options.weights, batch_size=options.batch_size
     )
     if len(trained.image_shape) == 1:
-        raise UserError(f"{options.workdir} is a model of points: python -m benchmarks.toy2d scores such")
+        raise UserError(f"{options.workdir} is a model of points; python -m benchmarks.toy2d scores those")
     metadata = image_sets.model_metadata(trained, options.workdir)
     data = dict(trained.config["data"]) | ({"path": options.data_path} if options.data_path else {})
     target, work = source.target_of(data), list[Callable[[], list[Result]]]()
@@ -141,8 +141,8 @@ def _of_model(
         )  # fmt: skip
         if options.seed + evaluation.generated > 2**32:
             raise UserError(
-                f"--seed={options.seed}: {evaluation.generated:,} samples take seeds from there on, and all must be "
-                "below 2**32"
+                f"--seed={options.seed}: {evaluation.generated:,} samples use this and the following seeds, which must "
+                "be below 2**32"
             )
         work.append(functools.partial(evaluation.score, image_sets.from_model(trained, metadata, options.seed)))
     if of_encoder:
@@ -156,20 +156,20 @@ def _of_model(
 
 
 def _open_splits(options: Options, data: dict[str, Any], trained: model.Model) -> source.Splits:
-    """The run's images at their present path."""
+    """Opens the run's images at their current path."""
     if data["source"] == "folder":
         if not data["path"]:
-            raise UserError(f"{options.workdir} knows no images: name the folder or archive with --data_path=DIR")
+            raise UserError(f"{options.workdir} has no image source: name a folder or archive with --data_path=DIR")
         if not disk.expand(data["path"]).exists():
             raise UserError(
-                f"{data['path']}: the images of {options.workdir} are not there; say where with --data_path=DIR"
+                f"{data['path']}: the images of {options.workdir} are not there; give their path with --data_path=DIR"
             )
     with progress.phase("opening the images"):
         splits = source.open_splits(data)
     if trained.data_identity not in ("", splits.identity):
         warn(
-            f"{options.workdir} was trained on other images than are there now: the metrics are of these, and held-out "
-            "ones may have been trained on"
+            f"{options.workdir} was trained on images other than those there now; metrics use the latter, and the "
+            "model may have been trained on held-out ones"
         )
     return splits
 
@@ -181,10 +181,10 @@ def _record_path(options: Options) -> pathlib.Path | None:
             raise UserError(f"--out={options.out}: must be NAME.json; the table goes to NAME.md")
         for each in (path, path.with_suffix(".md")):
             if each.exists():
-                raise UserError(f"--out={options.out}: {each} is there already, and nothing is written over")
+                raise UserError(f"--out={options.out}: {each} exists already; name another file")
         return path
     if options.workdir is None:
         return None
     now = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
-    asked = hashes.sha256(repr(options).encode())[:4]  # two of one second are told apart
+    asked = hashes.sha256(repr(options).encode())[:4]  # distinguishes two records of the same second
     return disk.resolve(options.workdir) / "evaluations" / f"{now}_{asked}.json"

@@ -1,4 +1,4 @@
-"""Feature extractors: what metrics see of images, computed on all local devices."""
+"""Feature extractors for metrics, computed on all local devices."""
 
 from collections.abc import Callable
 import dataclasses
@@ -15,7 +15,7 @@ from introvae_jax.features import alexnet, inception, weights
 
 @dataclasses.dataclass(frozen=True)
 class FeatureExtractor:
-    """extract: images uint8 [B, H, W, C] -> features [B, ...], maybe still being computed on the devices.
+    """extract: images uint8 [B, H, W, C] -> features [B, ...], possibly not yet computed (asynchronous dispatch).
 
     metadata: network, hash of its weights and resize mode, for records and cache keys.
     """
@@ -75,7 +75,7 @@ class Lpips:
 
 
 def make_lpips(shape: tuple[int, ...]) -> Lpips | None:
-    """LPIPS of images of this shape; None, with a warning, where it is not available."""
+    """LPIPS for images of this shape; None, with a warning, if it is not available."""
     if min(shape[:2]) < alexnet.SMALLEST:
         warn(f"reconstruction without LPIPS: it needs {alexnet.SMALLEST} pixels a side")
         return None

@@ -1,4 +1,4 @@
-"""Sets of images that are scored, and one pass over a set for all metrics at once."""
+"""Sets of images to score, and one pass over a set for all metrics."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
@@ -17,12 +17,12 @@ from introvae_jax.model import Model
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """A set of images in the order in which metrics take them.
+    """A set of images in a fixed order.
 
-    count: how many there are; None if unlimited. shape: (height, width, channels).
-    batches: (count, batch_size) -> the first `count` of them, uint8 [B, H, W, C], in order.
-    metadata: what a record contains about the set. cache_key: all that its pixels and their order depend on, for a
-    set whose statistics may be cached.
+    count: number of images; None if unlimited. shape: (height, width, channels).
+    batches: (count, batch_size) -> the first `count` images, uint8 [B, H, W, C], in order.
+    metadata: of the set, for records. cache_key: everything that its pixels and their order depend on, for a set whose
+    statistics may be cached.
     """
 
     count: int | None
@@ -36,9 +36,9 @@ def from_source(
     found: source.Source, shape: tuple[int, ...], kind: str, metadata: Mapping[str, Any], seed: int,
     cache_key: Mapping[str, Any] | None = None,
 ) -> ImageSet:  # fmt: skip
-    """The images of a source in an order drawn with `seed`: they may be sorted by class.
+    """The images of a source, shuffled with `seed`, because sources may be sorted by class.
 
-    kind: the set's key in records, "real" for instance. metadata: what a record contains about it.
+    kind: the set's key in records, for instance "real". metadata: of the set, for records.
     """
     order = np.random.default_rng(seed).permutation(len(found))
 
@@ -59,7 +59,7 @@ def from_split(splits: source.Splits, split: str, kind: str, data: Mapping[str, 
 
 
 def from_path(path: str, kind: str, target: images.Target | None, seed: int) -> ImageSet:
-    """The images of a folder or an archive. target: the size they are brought to, None to take them as they are.
+    """The images of a folder or an archive. target: the size and format to convert them to, None for no conversion.
 
     Raises UserError as `image_set.open_image_set` does.
     """
@@ -83,7 +83,7 @@ def from_model(trained: Model, metadata: Mapping[str, Any], seed: int) -> ImageS
 
 
 def model_metadata(trained: Model, workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a record contains about a model."""
+    """The metadata of a model for records."""
     config = trained.config
     batches = f"{config['checkpoint']['calibration_batches']} batches of {config['batch_size']}"
     statistics = f"measured for these weights on {batches}" if config["model"]["norm"] == "batch" else "none"
@@ -94,7 +94,7 @@ def model_metadata(trained: Model, workdir: str | os.PathLike[str]) -> dict[str,
 
 
 class Part(NamedTuple):
-    """The images `start` to `stop` of a set, as a feature extractor sees them, in an accumulator of this kind."""
+    """The features of images `start` to `stop` of a set, in an accumulator."""
 
     features: str
     accumulator: Callable[[], Accumulator[Any]]
@@ -106,7 +106,7 @@ def accumulate(
     image_set: ImageSet, parts: Sequence[Part], extractors: Mapping[str, FeatureExtractor], *,
     batch_size: int, title: str,
 ) -> dict[Part, Any]:  # fmt: skip
-    """The value of each part, from one pass over the set, which is announced as `title`."""
+    """Computes the value of each part in one pass over the set. title: of the progress phase."""
     filled = {part: part.accumulator() for part in parts}
     last = max((part.stop for part in parts), default=0)
     waiting: list[tuple[Accumulator[Any], np.ndarray | jax.Array]] = []
@@ -115,7 +115,7 @@ def accumulate(
         for batch in image_set.batches(last, batch_size):
             wanted = [part for part in filled if part.start < place + len(batch) and part.stop > place]
             seen = {name: extractors[name].extract(batch) for name in dict.fromkeys(part.features for part in wanted)}
-            _add(waiting)  # while the devices work on this batch
+            _add(waiting)  # overlaps with the devices' work on this batch
             waiting = [
                 (filled[part], seen[part.features][max(part.start - place, 0) : part.stop - place]) for part in wanted
             ]

@@ -1,4 +1,4 @@
-"""Values of metrics with their protocol, and the record and the table that they make together."""
+"""Results: metric values with their protocols, and their record and table."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -14,16 +14,16 @@ import introvae_jax
 from introvae_jax import disk
 from introvae_jax.formatting import markdown, number
 
-SETS = ("real", "generated", "model", "samples", "held_out", "outside")  # that a protocol may describe
+SETS = ("real", "generated", "model", "samples", "held_out", "outside")  # keys of a protocol that describe sets
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One value of a metric. name: with the number of images, "fid50k". spec: the word that asked for it.
+    """A value of a metric. name: with the number of images, "fid50k". spec: the metric spec of the user.
 
-    lower_is_better: None if neither is. floor: what two halves of the real images score against each other, None
-    without one. protocol: all that the value depends on.
+    lower_is_better: None if neither direction is better. floor: the score of two halves of the real images against each
+    other, or None. protocol: everything that the value depends on.
     """
 
     spec: str
@@ -35,7 +35,7 @@ class Result:
 
 
 def record(results: Sequence[Result]) -> dict[str, Any]:
-    """The results as JSON can hold them, each with its whole protocol."""
+    """The results as a JSON object, each with its full protocol."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     common = {
         "versions": {"introvae_jax": introvae_jax.__version__, **versions},
@@ -51,7 +51,7 @@ def record(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown: a line for each value, and below it how the values were obtained."""
+    """A Markdown table with a line for each value, and the protocol below it."""
     floor = any(r.floor is not None for r in results)
     rows = [("metric", "value", *(("floor",) if floor else ()), "better", "images")]
     for r in results:
@@ -88,7 +88,7 @@ def _count(protocol: dict[str, Any]) -> str:
 
 
 def _floor(result: Result) -> str:
-    """The floor, with its number of images where that differs from the metric's: the two then cannot be compared."""
+    """The floor. If its number of images differs from the metric's, the number is added: the two are not comparable."""
     if result.floor is None:
         return "-"
     count = result.protocol["images_floor"]

@@ -13,9 +13,9 @@ from introvae_jax.evaluation.specs import SetSpec
 
 
 class SetEvaluation:
-    """Scores sets of generated images against one real set, which is read once, by `read_real`.
+    """Scores sets of generated images against one real set. `read_real` reads the real set once.
 
-    shape: of the generated images. generated: how many there are, None if unlimited.
+    shape: of the generated images. generated: their number, None if unlimited.
     floor: also score two halves of the real images against each other. cache: keeps moments of real images on disk.
     Raises UserError for metrics that cannot be computed: too few images, a size they cannot take, missing weights.
     """
@@ -28,7 +28,7 @@ class SetEvaluation:
         if specs and real.shape != shape:
             raise UserError(
                 f"real images are {_size(real.shape)}, generated ones {_size(shape)}: a distance between the two would "
-                "measure the resizing; --size=N brings both to NxN"
+                "measure the resizing; --size=N resizes both to NxN"
             )
         self._specs = [(spec, self._count(spec, generated)) for spec in specs]
         names = dict.fromkeys(spec.metric.features for spec in specs)
@@ -40,11 +40,11 @@ class SetEvaluation:
 
     @property
     def generated(self) -> int:
-        """How many generated images all metrics together take."""
+        """The number of generated images that all metrics together need."""
         return max((count for _, count in self._specs), default=0)
 
     def _count(self, spec: SetSpec, generated: int | None) -> int:
-        """How many generated images the metric takes."""
+        """The number of generated images for a metric."""
         metric = spec.metric
         try:
             metric.check_shape(self._real.shape)
@@ -70,20 +70,18 @@ class SetEvaluation:
         return count // per_count * per_count
 
     def _real_parts(self, spec: SetSpec, count: int) -> dict[str, Part]:
-        """The parts of the real set that a metric needs, by their use."""
+        """The parts of the real set that a metric needs, by purpose."""
         metric, there = spec.metric, self._real.count or 0
         spans = {"real": (0, there if spec.full else count)} if "real" in metric.images else {}
         if self._floor:
             half = min(count, there // 2) // metric.images_per_count * metric.images_per_count
             if half < metric.least:
-                raise UserError(
-                    f"--floor: {there:,} real images are too few for halves of which {metric.name} can be computed"
-                )
+                raise UserError(f"--floor: {there:,} real images are too few to compute {metric.name} of two halves")
             spans |= {"one half": (0, half), "other half": (half, 2 * half)}
         return {use: Part(metric.features, metric.accumulator, *span) for use, span in spans.items()}
 
     def read_real(self) -> None:
-        """Reads the real images, unless that was done before."""
+        """Reads the real images, unless they were read before."""
         if self._real_values:
             return
         parts = [part for spec, count in self._specs for part in self._real_parts(spec, count).values()]
@@ -95,7 +93,7 @@ class SetEvaluation:
         self._real_values = {**cached, **found}
 
     def score(self, generated: ImageSet) -> list[Result]:
-        """The metrics of generated images, in the order of the specs."""
+        """Computes the metrics of generated images, in the order of the specs."""
         self.read_real()
         parts = [Part(s.metric.features, s.metric.accumulator, 0, count) for s, count in self._specs]
         values = self._accumulate(generated, list(dict.fromkeys(parts)), "generating images")

@@ -17,10 +17,10 @@ M = TypeVar("M", bound=Metric)
 
 @dataclasses.dataclass(frozen=True)
 class Spec(Generic[M]):
-    """A metric as it was asked for.
+    """A metric spec.
 
-    word: as written. count: its number, None for as many images as there are. full: whether all real images count,
-    however many samples they are compared with.
+    word: as written. count: the number of images, None for as many as there are. full: True to use all real images,
+    whatever the number of samples.
     """
 
     word: str
@@ -30,11 +30,11 @@ class Spec(Generic[M]):
 
     @property
     def name(self) -> str:
-        """That of the metric."""
+        """The name of the metric."""
         return self.metric.name
 
     def label(self, value: str, count: int) -> str:
-        """The name of a `value` with the number of images in place of "{}", as it is published: "fid50k"."""
+        """The published name of a `value`: "{}" is replaced by the number of images, as in "fid50k"."""
         number = f"{count // KILO}k" if count % KILO == 0 else str(count)
         return value.format(number + ("_full" if self.full else ""))
 
@@ -44,7 +44,7 @@ EncoderSpec = Spec[EncoderMetric]
 
 
 def split(words: Sequence[str]) -> list[str]:
-    """The specs in `words`, each once: commas may separate them and blanks surround them."""
+    """The specs in `words`, without repetitions. Commas may separate them; surrounding blanks are removed."""
     return list(dict.fromkeys(part.strip() for word in words for part in str(word).split(",")))
 
 
@@ -66,8 +66,8 @@ def parse(words: Sequence[str]) -> tuple[list[SetSpec], list[EncoderSpec]]:
             if count is not None and count * metric.images_per_count < metric.least:
                 raise UserError(f"{word}: {metric.name} needs {metric.least:,} images or more")
             if full and metric.equal:
-                way_out = word.removesuffix("_full")
-                raise UserError(f"{word}: {metric.name} compares equally many images; ask for {way_out}")
+                remedy = word.removesuffix("_full")
+                raise UserError(f"{word}: {metric.name} compares equally many images; ask for {remedy}")
             of_sets.append(Spec(word, metric, count, full))
         else:
             raise UserError(_unknown(word))
@@ -75,7 +75,7 @@ def parse(words: Sequence[str]) -> tuple[list[SetSpec], list[EncoderSpec]]:
 
 
 def _unknown(word: str) -> str:
-    """The error for a spec of no metric, with the metric that was probably meant."""
+    """The error message for an unknown metric, with a suggestion."""
     part_of = {part: metric.name for metric in METRICS.values() for part in metric.parts}
     start = re.match(r"[a-z_-]*", word.lower().strip())
     near = difflib.get_close_matches(
@@ -85,6 +85,6 @@ def _unknown(word: str) -> str:
     if near and near[0] in part_of:
         hint = f" (ask for {part_of[near[0]]}, of which {near[0]} is a part)"
     return (
-        f"{word!r} is no metric{hint}: they are {', '.join(METRICS)}; a number of images may follow, as in fid50k, "
+        f"{word!r} is no metric{hint}: choose from {', '.join(METRICS)}; a number of images may follow, as in fid50k, "
         "where k stands for 1,000"
     )

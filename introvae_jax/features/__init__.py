@@ -1,1 +1,1 @@
-"""Networks that look at images on behalf of a metric."""
+"""Feature extractor networks for metrics, and their weights."""

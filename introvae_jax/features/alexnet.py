@@ -26,8 +26,8 @@ SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 # Stride and padding of each convolution; before some of them, 3x3 max pooling of stride 2.
 LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
 POOLED = (1, 2)
-SMALLEST = 31  # pixels: on fewer the second pooling has nothing left to look at
-FEATURES_SIZE = 224  # pixels: what the network was trained on
+SMALLEST = 31  # pixels per side; for smaller images the second pooling has no input
+FEATURES_SIZE = 224  # pixels per side; the size of the training images
 
 # ImageNet's colours in [0, 1]. LPIPS's scaling layer, (-.030, -.088, -.188) and (.458, .448, .450) for images in
 # [-1, 1], is 2 MEAN - 1 and 2 STD: the same normalisation.
@@ -59,11 +59,11 @@ def relu_maps(variables: dict[str, Any], images: jax.Array) -> list[jax.Array]:
 
 
 def features(variables: dict[str, Any], images: jax.Array) -> jax.Array:
-    """AlexNet's last ReLU map averaged over its pixels, float32 [B, 256], for a Frechet distance named after it.
+    """AlexNet's last ReLU map averaged over its pixels, float32 [B, 256], for alexnet_frechet.
 
-    images: uint8, or float in 0..255, [B, H, W, 3], of any size: they are resized to 224x224, bilinearly between
-    pixel centres, with antialiasing where that is smaller. A distance on these features is no FID (Heusel et al.
-    2017, arXiv 1706.08500), which is defined on Inception's. Raises ValueError for images of another form.
+    images: uint8, or float in 0..255, [B, H, W, 3], of any size. They are resized to 224x224, bilinearly between pixel
+    centres, with antialiasing for larger images. A distance on these features is not the FID (Heusel et al. 2017, arXiv
+    1706.08500), which is defined on Inception's features. Raises ValueError for images of another shape.
     """
     _check(images, smallest=1)
     shape = (images.shape[0], FEATURES_SIZE, FEATURES_SIZE, 3)
@@ -72,10 +72,10 @@ def features(variables: dict[str, Any], images: jax.Array) -> jax.Array:
 
 
 def lpips(variables: dict[str, Any], a: jax.Array, b: jax.Array) -> jax.Array:
-    """Learned perceptual distance between images a and b, float32 [B]: 0 for equal ones, larger the less alike.
+    """LPIPS, the learned perceptual distance between images a and b, float32 [B]: 0 for equal images.
 
-    a, b: float [B, H, W, 3] in [0, 1], of 31 pixels or more a side, taken at their size.
-    Raises ValueError for images of another form, or smaller. Source: Zhang et al. 2018, arXiv 1801.03924, equation 1,
+    a, b: float [B, H, W, 3] in [0, 1], of 31 pixels or more per side. They are not resized.
+    Raises ValueError for images of another shape, or smaller. Source: Zhang et al. 2018, arXiv 1801.03924, equation 1,
     version 0.1 with linear heads.
     """
     if a.shape != b.shape:
@@ -102,12 +102,12 @@ def _normalised(images: jax.Array) -> jax.Array:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Each pixel's channels at length 1."""
+    """Normalises the channel vector of each pixel to unit length."""
     return x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + EPSILON)
 
 
 def require() -> None:
-    """Raises UserError if the package with the weights is not installed: to be called before a long run."""
+    """Raises UserError if the package with the weights is not installed. Call it before a long run."""
     _find()
 
 
@@ -134,7 +134,7 @@ def load() -> tuple[dict[str, Any], str]:
 
 
 def _find() -> pathlib.Path:
-    spec = importlib.util.find_spec(PACKAGE)  # of a package at the top level: looks, and imports nothing
+    spec = importlib.util.find_spec(PACKAGE)  # does not import a top-level package
     for folder in (spec and spec.submodule_search_locations) or ():
         path = pathlib.Path(folder) / FILE
         if path.is_file():

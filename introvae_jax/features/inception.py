@@ -1,8 +1,8 @@
 """The Inception-v3 network of the Frechet inception distance (Heusel et al. 2017, arXiv 1706.08500).
 
-It is TensorFlow's network of 2015 with 1,008 classes. It differs from the published one (Szegedy et al. 2016,
-arXiv 1512.00567) where its features would show it: pools do not average over padding, and the last block takes the
-maximum. BatchNorm always uses the stored statistics, so it is folded into the convolutions when weights are read.
+It is TensorFlow's network of 2015 with 1,008 classes. It differs from the published one (Szegedy et al. 2016, arXiv
+1512.00567) in ways that affect the features: pools do not average over padding, and the last block uses max pooling.
+BatchNorm always uses the stored statistics, so it is folded into the convolutions when weights are read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +17,15 @@ import numpy as np
 from introvae_jax.features import resize
 
 MODES = ("pytorch", "tensorflow")
-SIZE = 299  # pixels, height and width of what the network sees
+SIZE = 299  # pixels, height and width of the network's input
 DIM = 2048
 EPSILON = 1e-3  # of BatchNorm
 
 
 class Conv(NamedTuple):
-    """A convolution with bias and the ReLU behind it.
+    """A convolution with bias, followed by ReLU.
 
-    name: in the weights' file, without the block's. padded: to keep the size, which stride 2 never does.
+    name: in the weights file, without the name of the block. padded: True to keep the size; never with stride 2.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Conv(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Branches that see the same input; their outputs are concatenated."""
+    """Branches with the same input, whose outputs are concatenated."""
 
     name: str
     branches: Sequence[Sequence["Layer"]]
@@ -126,7 +126,7 @@ NETWORK = (
 
 
 class InceptionV3(nn.Module):
-    """Prepared images [B, 299, 299, 3] -> the features behind the last pool, [B, 2048], not negative."""
+    """Prepared images [B, 299, 299, 3] -> the features after the last pooling, [B, 2048], at least 0."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -150,13 +150,13 @@ def _apply(layers: Sequence[Layer], x: jax.Array, prefix: str) -> jax.Array:
 
 
 def _convolve(layer: Conv, x: jax.Array, prefix: str) -> jax.Array:
-    """Written as XLA's CPU backend computes it fastest."""
+    """Applies a convolution, in the form that is fastest on XLA's CPU backend."""
     name, highest = prefix + layer.name, jax.lax.Precision.HIGHEST
     if layer.kernel == (1, 1):
         return nn.relu(nn.Dense(layer.channels, precision=highest, name=name)(x))
     if layer.padded and layer.stride == 1:
         return nn.relu(nn.Conv(layer.channels, layer.kernel, precision=highest, name=name)(x))
-    # A row and a column of zeros, cut off again, keep it away from the slow path for convolutions without padding.
+    # Padding by a row and a column of zeros, cut off again, avoids the slow path for convolutions without padding.
     height, width = ((n - 3) // layer.stride + 1 for n in x.shape[1:3])
     padding = ((0, 1), (0, 1))
     x = nn.Conv(layer.channels, layer.kernel, layer.stride, padding, precision=highest, name=name)(x)
@@ -164,17 +164,17 @@ def _convolve(layer: Conv, x: jax.Array, prefix: str) -> jax.Array:
 
 
 def _pool(pool: Callable[..., jax.Array], x: jax.Array, stride: int, padding: str) -> jax.Array:
-    """3x3, one axis after the other: the same, and faster."""
+    """Applies a 3x3 pooling one axis after the other, which is equivalent and faster."""
     x = pool(x, (3, 1), (stride, 1), padding)
     return pool(x, (1, 3), (1, stride), padding)
 
 
 def prepare(images: jax.Array, mode: str) -> jax.Array:
-    """What the network sees of images [B, H, W, 3], uint8 or of values 0 to 255: float32 [B, 299, 299, 3] in [-1, 1].
+    """Converts images [B, H, W, 3], uint8 or in 0..255, to the network's input, float32 [B, 299, 299, 3] in [-1, 1].
 
-    mode: "pytorch" scales to [0, 1] and resizes as pytorch-fid does (pixel centres are aligned), "tensorflow" as the
-    first implementation and torch-fidelity do (top left corners are). Neither smooths before it makes images smaller.
-    The two differ by far more than rounding: values of different modes must not be compared.
+    mode: "pytorch" resizes as pytorch-fid does (pixel centres are aligned), "tensorflow" as the original implementation
+    and torch-fidelity do (top left corners are aligned). Neither mode uses antialiasing. The two modes differ by far
+    more than rounding: values of different modes must not be compared.
     Raises ValueError for another mode.
     """
     x = images.astype(jnp.float32)

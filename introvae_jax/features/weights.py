@@ -1,4 +1,4 @@
-"""Weights of the networks that look at images: found on disk or downloaded once, and never used unchecked."""
+"""Weights of feature extractors: found on disk or downloaded once, and always verified by SHA-256."""
 
 from collections.abc import Mapping
 import http.client
@@ -17,9 +17,9 @@ INCEPTION_URL = (
 )
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 INCEPTION_BYTES = 95_628_359
-# pytorch-fid's name, which is ours too, and torch-fidelity's: the same file.
+# File names of pytorch-fid (used here too) and of torch-fidelity, for the same file.
 INCEPTION_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
-TIMEOUT = 30  # seconds without an answer
+TIMEOUT = 30  # seconds without a response
 CHUNK = 2**20  # bytes
 
 
@@ -39,11 +39,11 @@ def inception(path: str = "", sha256: str = INCEPTION_SHA256, flag: str = "--inc
 
 
 def inception_path(path: str = "", sha256: str = INCEPTION_SHA256, flag: str = "--inception") -> pathlib.Path:
-    """The file of FID's Inception-v3, checked: for a caller who wants to know before a long run.
+    """The verified file of FID's Inception-v3. Call it before a long run.
 
-    path: of the file; if empty, it is looked for in this package's cache and in PyTorch's, else downloaded to the
-    former. sha256: what its content must hash to. flag: with which the user names another file.
-    Raises UserError if there is no such file, its content is another, or it cannot be downloaded.
+    path: of the file; if empty, this package's cache and PyTorch's cache are searched, otherwise the file is downloaded
+    to the former. sha256: of the content. flag: the flag by which the user names another file.
+    Raises UserError if there is no such file, its hash is wrong, or it cannot be downloaded.
     """
     if path:
         return checked(path, sha256)
@@ -71,25 +71,25 @@ def checked(path: str | os.PathLike, sha256: str) -> pathlib.Path:
 
 
 def _download(url: str, target: pathlib.Path, sha256: str, size: int, flag: str) -> None:
-    """The file appears as `target` when it is complete and checked. flag: the user's way to name another place."""
-    way_out = f"get the file elsewhere and put it at {target} or give {flag}; alexnet_frechet and swd need no download"
+    """Downloads a file, verifies it and moves it to `target`. flag: the flag by which the user names another file."""
+    remedy = f"get the file elsewhere and put it at {target} or give {flag}; alexnet_frechet and swd need no download"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        disk.require_space(target.parent, size, target.name, "the download begins anew")
+        disk.require_space(target.parent, size, target.name, "to download it again")
         lock = target.with_name(f".{target.name}.lock")
         with disk.file_lock(lock, f"downloading {target.name}"), disk.atomic_write(target) as temporary:
             _fetch(url, temporary)
             found = hashes.sha256_file(temporary)
             if found != sha256.lower():
-                raise UserError(f"{url}: SHA-256 {found} where {sha256} is needed, nothing was kept; {way_out}")
+                raise UserError(f"{url}: SHA-256 {found} where {sha256} is needed, nothing was kept; {remedy}")
     except (OSError, http.client.HTTPException) as error:
-        # Of a failed connection the system's words, which urllib wraps.
+        # The system's error message for a failed connection, which urllib wraps.
         cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise UserError(f"{url}: not downloaded to {target}: {cause}; {way_out}") from error
+        raise UserError(f"{url}: not downloaded to {target}: {cause}; {remedy}") from error
 
 
 def _fetch(url: str, path: pathlib.Path) -> None:
-    """Raises OSError or HTTPException if the content does not come, or not all of it."""
+    """Downloads to `path`. Raises OSError or HTTPException if the content is missing or incomplete."""
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
         length = int(response.headers.get("Content-Length") or 0)
         name = url.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The metrics by name; adding one means adding its file and its line here."""
+"""The registry of metrics. To add a metric, add its file and an entry to METRICS."""
 
 from collections.abc import Iterable
 
@@ -35,5 +35,5 @@ METRICS: dict[str, Metric] = {
 
 
 def headlines(values: Iterable[str]) -> list[str]:
-    """The names of metric values without details: of "swd16k" and "swd16k_64" the first."""
+    """The names of values without details: "swd16k", but not "swd16k_64"."""
     return [value for value in values if not any(metric.is_detail(value) for metric in METRICS.values())]

@@ -1,4 +1,4 @@
-"""An accumulator that several metrics share: all rows of a set, in a temporary file. Memory does not grow with N."""
+"""An accumulator for several metrics: it keeps all rows of a set in a temporary file, with constant memory."""
 
 from collections.abc import Iterator
 import contextlib
@@ -10,9 +10,9 @@ import numpy as np
 
 
 class StoredRows:
-    """float32 [N, D] in a file. Unlike with a memory map, rows that were read do not stay in memory.
+    """float32 [N, D] in a file. Unlike in a memory map, rows that were read do not stay in memory.
 
-    A slice or an array of row numbers as index gives these rows as an array. Reads move the file's position: use it in
+    Indexing with a slice or an array of row numbers returns these rows as an array. Reads move the file's position: use it in
     one thread at a time.
     """
 
@@ -44,7 +44,7 @@ RowMatrix = np.ndarray | StoredRows  # features [N, D], in memory or in a file
 
 
 class Rows:
-    """Keeps all rows [B, D] as float32 in a temporary file, which is deleted when the accumulator is.
+    """Keeps all rows [B, D] as float32 in a temporary file, which is deleted with the accumulator.
 
     Raises OSError, naming the folder of temporary files, when the disk is full.
     """
@@ -67,9 +67,9 @@ class Rows:
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """Adds the folder to an error of a temporary file, which has no name."""
+    """Adds the folder to errors of a temporary file, which have no file name."""
     try:
         yield
     except OSError as error:
-        place = f"temporary files in {tempfile.gettempdir()} (the environment's TMPDIR names another place)"
+        place = f"temporary files in {tempfile.gettempdir()} (set the environment variable TMPDIR to change it)"
         raise OSError(error.errno, error.strerror, place) from error

@@ -1,4 +1,4 @@
-"""How many latent dimensions the encoder uses."""
+"""The number of latent dimensions that the encoder uses."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from introvae_jax.metrics.base import EncoderMetric, Rows
 def active_units(mus: np.ndarray, threshold: float = 0.01) -> int:
     """Number of dimensions whose posterior mean varies over the data, with a variance above `threshold`; 0 to Z.
 
-    mus: the encoder's means [N, Z], of images that it was not trained on if the count is to say what it generalises.
+    mus: the encoder's means [N, Z]; use held-out images to measure generalisation.
     Raises ValueError for fewer than 2 images and means that are not finite.
     Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2.
     """

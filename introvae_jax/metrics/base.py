@@ -1,6 +1,6 @@
-"""What a metric declares about itself, so that its file and its line in the registry are all there is to write.
+"""The interface of metrics. A metric declares all its properties, so that adding one takes a file and a registry entry.
 
-Arrays are NHWC. Metrics of image sets see uint8 images, metrics of the encoder see float32 images in [0, 1].
+Arrays are NHWC. Metrics of image sets take uint8 images, metrics of the encoder take float32 images in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Accumulator(Protocol[T_co]):
-    """Keeps what a metric needs of a set of images, batch by batch and in order. `value` is read at the end."""
+    """Accumulates the statistics that a metric needs, batch by batch and in order. `value` is called at the end."""
 
     def add(self, rows: np.ndarray) -> None: ...
 
@@ -27,16 +27,16 @@ class Accumulator(Protocol[T_co]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric, as the registry holds it.
+    """A metric in the registry.
 
     name: as in metric specs ("fid" in "fid50k").
-    definition: its settings, for tables and records; may hold {z_dim} and {beta} of the model.
-    images: the sets of images that it looks at, of "real", "generated", "held_out" and "outside" (--ood=DIR).
+    definition: its settings, for tables and records; may contain {z_dim} and {beta} of the model.
+    images: the sets of images that it uses, among "real", "generated", "held_out" and "outside" (--ood=DIR).
     lower_is_better: for all its values, or by value; None where neither is better.
-    least: images that the definition needs.
-    details: patterns of its values that logs and curves leave out, such as standard deviations.
-    parts: other names by which users ask for one of its values.
-    ranks: whether it can rank checkpoints.
+    least: the fewest images that the definition allows.
+    details: patterns of values that logs and curves omit, such as standard deviations.
+    parts: names of single values that users may mistake for metrics; an error message suggests this metric.
+    ranks: True if it can rank checkpoints.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Metric:
     ranks: bool = True
 
     def direction(self, value: str) -> bool | None:
-        """True where a lower `value` is better, False where a higher one is, None where neither is."""
+        """True if a lower `value` is better, False if a higher one is, None if neither is."""
         every = self.lower_is_better
         return every[value] if isinstance(every, Mapping) else every
 
     def is_detail(self, value: str) -> bool:
-        """True for the name of a value that logs and curves leave out."""
+        """True for the name of a value that logs and curves omit."""
         return any(fnmatch.fnmatchcase(value, pattern) for pattern in self.details)
 
 
@@ -62,14 +62,13 @@ class Metric:
 class SetMetric(Metric, Generic[T]):
     """A metric that compares generated with real images.
 
-    default_count: the number of the published protocol, taken at most by a spec without one.
-    features: what it sees of an image: the features [D] of a network ("inception", "alexnet"), or "pixels",
-    uint8 [H, W, C].
-    accumulator: makes an empty one, for either set.
-    compute: what was kept of the real and of the generated images -> values by name; "{}" in a name is where the number
-    of images goes. It gets None for real images that are not among `images`.
-    images_per_count: images for each of the count. equal: both sets must have as many images.
-    check_shape: raises ValueError for (height, width, channels) that it cannot take.
+    default_count: the number of images of the published protocol, the maximum for a spec without a number.
+    features: its input: the features [D] of a network ("inception", "alexnet"), or "pixels", uint8 [H, W, C].
+    accumulator: creates an empty accumulator, for either set.
+    compute: (accumulated value of the real images, of the generated images) -> values by name; "{}" in a name stands
+    for the number of images. The first argument is None if `images` does not include "real".
+    images_per_count: number of images per unit of the count. equal: True if both sets must have the same size.
+    check_shape: raises ValueError for an unsupported (height, width, channels).
     """
 
     images: tuple[str, ...] = ("real", "generated")
@@ -85,13 +84,13 @@ class SetMetric(Metric, Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A batch of images and what a model makes of it.
+    """A batch of images with its encoding by a model.
 
     x: images, float32 [B, H, W, C] in [0, 1]. mu, logvar: of their posteriors, float32 [B, Z].
     decode: latents of images [B, Z] -> images [B, H, W, C], not clipped.
-    beta: one over the variance of a pixel's noise that the model was trained with.
-    seed, first: noise of image i of the batch is drawn with (seed, first + i), whatever the batch size.
-    lpips: perceptual distance of two batches of images, [B]; None where it is not available.
+    beta: one over the noise variance per pixel of the likelihood that the model was trained with.
+    seed, first: the noise of image i of the batch is drawn with (seed, first + i), for any batch size.
+    lpips: perceptual distance of two batches of images, [B]; None if it is not available.
     """
 
     x: np.ndarray
@@ -118,11 +117,11 @@ def means(rows: Rows, outside: Rows) -> dict[str, float]:
 class EncoderMetric(Metric):
     """A metric of the encoder on held-out images.
 
-    default_count: held-out images that a spec without a number takes at most; None for all.
-    per_image: what it keeps of a batch, [B, ...] by name.
-    reduce: the rows of held-out images and of images from outside (none unless among `images`) -> values by name.
-    normal_prior: whether the model's prior must be N(0, I).
-    uses_lpips: whether it takes `Encoded.lpips` where that is available. seeded: whether it draws noise.
+    default_count: the maximum number of held-out images for a spec without a number; None for all.
+    per_image: the rows that it keeps of a batch, [B, ...] by name.
+    reduce: (rows of held-out images, rows of outside images, empty unless in `images`) -> values by name.
+    normal_prior: True if the model's prior must be N(0, I).
+    uses_lpips: True if it uses `Encoded.lpips` when available. seeded: True if it draws noise.
     """
 
     images: tuple[str, ...] = ("held_out",)

@@ -1,21 +1,21 @@
-"""How far samples of a 2-D model are from the true density, by histograms on a square grid, in nats.
+"""Divergences between samples of a 2-D model and the true density, from histograms on a square grid, in nats.
 
-A finite sample of the truth itself does not score 0: the noise floor, the score of as many true points, belongs
-beside every value. The `legacy_` metrics are those of Soft-IntroVAE's released code, for comparison with its
-tables only: their histograms hold densities, not probabilities, their sums are divided by the number of rows,
-empty cells enter with 1e-14, and their JSD has its arguments exchanged.
+A finite sample of the true density does not score 0: compare every value with the noise floor, the score of as many
+true points. The `legacy_` metrics are those of Soft-IntroVAE's released code, only for comparison with its tables:
+their histograms contain densities instead of probabilities, their sums are divided by the number of rows, empty cells
+count as 1e-14, and the arguments of their JSD are swapped.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-BINS = 100  # cells a side
+BINS = 100  # cells per side
 LEGACY_POINTS, LEGACY_EPSILON = 5_000, 1e-14
 
 
 class Scores(NamedTuple):
-    """One sample set against the truth; see the functions of the same names."""
+    """Metrics of a set of samples; see the functions of the same names."""
 
     kl: float
     jsd: float
@@ -24,10 +24,10 @@ class Scores(NamedTuple):
 
 
 def scores(truth: np.ndarray, points: np.ndarray, reach: float, seed: int = 0) -> Scores:
-    """All metrics. truth: many true points [M, 2], some millions for them to stand for the density. points: [N, 2].
+    """Computes all metrics. truth: true points [M, 2], several millions to represent the density. points: [N, 2].
 
-    reach: the grid covers the square from -reach to reach; what lies outside counts as one more cell.
-    seed: of the choice of points for the legacy metrics, which take LEGACY_POINTS of each.
+    reach: the grid covers the square from -reach to reach; the rest of the plane counts as one more cell.
+    seed: of the selection of points for the legacy metrics, which use LEGACY_POINTS of each set.
     """
     p, counts = cell_counts(truth, reach), cell_counts(points, reach)
     rng = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def scores(truth: np.ndarray, points: np.ndarray, reach: float, seed: int = 0) -
 
 
 def cell_counts(points: np.ndarray, reach: float, bins: int = BINS) -> np.ndarray:
-    """How many of points [N, 2] are in each cell, [bins * bins + 1]; the last cell is all the rest of the plane."""
+    """The number of points [N, 2] in each cell, [bins * bins + 1]; the last cell is the rest of the plane."""
     edges = np.linspace(-reach, reach, bins + 1)
     inside, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(edges, edges))
     return np.append(inside.ravel(), len(points) - inside.sum())
@@ -45,7 +45,7 @@ def cell_counts(points: np.ndarray, reach: float, bins: int = BINS) -> np.ndarra
 def kl(true_counts: np.ndarray, counts: np.ndarray) -> float:
     """KL(truth || model) of the distributions over cells, in nats.
 
-    Each of the K cells of the model gains 1/K of a point (Perks 1947), so that an empty one is finite.
+    Each of the model's K cells gains 1/K of a point (Perks 1947), so that empty cells have a finite logarithm.
     """
     p, q = true_counts / true_counts.sum(), (counts + 1 / counts.size) / (counts.sum() + 1)
     return float(np.sum(_times_log(p, p) - _times_log(p, q)))
@@ -78,5 +78,5 @@ def _legacy_histogram(points: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _times_log(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """weights * log(values), 0 where the weight is 0."""
+    """weights * log(values), or 0 if the weight is 0."""
     return weights * np.log(np.where(weights > 0, values, 1.0))

@@ -1,7 +1,7 @@
-"""Frechet distance between two sets of features, each taken as a Gaussian.
+"""Frechet distance between Gaussians fitted to two sets of features, in float64.
 
-With features of Inception-v3 it is the FID (Heusel et al. 2017, arXiv 1706.08500); any other network's distance
-must carry that network's name. All in float64.
+With features of Inception-v3 it is the FID (Heusel et al. 2017, arXiv 1706.08500). With features of another network,
+its name must include that network's name.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ import numpy as np
 
 from introvae_jax.metrics.base import SetMetric
 
-TILE = 4096  # rows taken to float64 at a time
-BUFFER = 1024  # rows added to the covariance at a time: an update costs the same for few rows and for many
+TILE = 4096  # rows converted to float64 at a time
+BUFFER = 1024  # rows added to the covariance at a time; the cost of an update hardly depends on the number of rows
 
 
 class Moments:
     """Mean and covariance of rows that arrive in batches of any size.
 
-    Each batch is centred on its own mean before it joins the rest (Chan, Golub and LeVeque 1979), so a mean that
-    is large beside the spread costs no digits, and how the rows were split matters to rounding only.
+    Each batch is centred on its own mean before it is merged (Chan, Golub and LeVeque 1979), so a mean that is large
+    compared to the standard deviation costs no precision, and the split into batches affects rounding only.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class Moments:
 
     @classmethod
     def of(cls, count: int, mean: np.ndarray, covariance: np.ndarray) -> Self:
-        """The moments of `count` rows known to have this mean [D] and covariance [D, D], as from a file.
+        """Creates the moments of `count` rows from their mean [D] and covariance [D, D], for instance from a file.
 
-        Raises ValueError for fewer than 2 rows, shapes that do not go together, and numbers that are not finite.
+        Raises ValueError for fewer than 2 rows, inconsistent shapes, and numbers that are not finite.
         """
         mean, covariance = np.array(mean, np.float64), np.array(covariance, np.float64)
         if count < 2 or mean.ndim != 1 or covariance.shape != mean.shape * 2:
@@ -43,9 +43,9 @@ class Moments:
         return moments
 
     def add(self, features: np.ndarray) -> None:
-        """Takes in features [B, D], one row per image.
+        """Adds features [B, D], one row per image.
 
-        Raises ValueError for another D than before and for features that are not finite.
+        Raises ValueError if D changes and for features that are not finite.
         """
         if features.ndim != 2 or (self.count and features.shape[1] != len(self._mean)):
             raise ValueError(f"features {features.shape}, expected [B, {'D' if not self.count else len(self._mean)}]")
@@ -59,7 +59,7 @@ class Moments:
         if not self.count:
             self._mean, self._scatter = np.zeros_like(mean), np.zeros((len(mean), len(mean)))
         step = mean - self._mean
-        # The shift between the means is one more row, of weight n m / (n + m): one product instead of two.
+        # The difference of the means is one more row, with weight n m / (n + m): one matrix product instead of two.
         weighted = np.vstack([rows - mean, step * np.sqrt(self.count * len(rows) / total)])
         self._scatter += weighted.T @ weighted
         self._mean = self._mean + step * (len(rows) / total)
@@ -81,7 +81,7 @@ class Moments:
 
 
 class MomentsAccumulator:
-    """Mean and covariance of features [B, D] that stream by. `value` is a `Moments`."""
+    """Accumulates the mean and covariance of features [B, D]. `value` returns a `Moments`."""
 
     def __init__(self) -> None:
         self._moments = Moments()
@@ -104,7 +104,7 @@ class MomentsAccumulator:
 
 
 def distance(a: Moments, b: Moments) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with A and B the covariances; from 0 up.
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with A and B the covariances; at least 0.
 
     Raises ValueError for sets of fewer than 2 images and for features of different D.
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
@@ -113,15 +113,15 @@ def distance(a: Moments, b: Moments) -> float:
         raise ValueError(f"sets of {a.count} and {b.count} images: at least 2 are needed")
     if len(a.mean) != len(b.mean):
         raise ValueError(f"features of {len(a.mean)} and {len(b.mean)} numbers cannot be compared")
-    # With A = F F^T and B = G G^T, tr (A B)^(1/2) is the sum of the singular values of F^T G. Unlike the roots of
-    # the eigenvalues of a product they are right to rounding where they vanish: sets of fewer images than D.
+    # With A = F F^T and B = G G^T, tr (A B)^(1/2) is the sum of the singular values of F^T G. Unlike square roots of
+    # the eigenvalues of A B, they are accurate near 0, which matters for sets of fewer images than D.
     cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return float(np.sum(np.square(a.mean - b.mean)) + max(spread, 0.0))
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F [D, R] with F F^T = covariance, R its rank: eigenvalues that are rounding error, of any sign, are left out."""
+    """F [D, R] with F F^T = covariance and R its rank. Eigenvalues within rounding error of 0 are omitted."""
     values, vectors = np.linalg.eigh(covariance)
     real = values > values[-1] * len(values) * np.finfo(np.float64).eps
     return vectors[:, real] * np.sqrt(values[real])

@@ -1,7 +1,7 @@
 """Kernel distance between two sets of features: KID where the features are Inception-v3's.
 
-Source: Binkowski et al. 2018 (arXiv 1801.01401), section 4. The draw of subsets is torch-fidelity's, so that its
-value comes out; there the generated images are the first input and the real ones the second.
+Source: Binkowski et al. 2018 (arXiv 1801.01401), section 4. Subsets are drawn as in torch-fidelity, with the generated
+images as its first input and the real images as its second, so that the values are equal.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def kernel_distance(
 ) -> dict[str, float]:
     """Squared maximum mean discrepancy, "mean" and "std" over random subsets of both sets. Unbiased, so it may be < 0.
 
-    real [N, D], fake [M, D]: features, in memory or in a file; the rows of a subset are read when it is its turn.
+    real [N, D], fake [M, D]: features, in memory or in a file; the rows of a subset are read when they are needed.
     Raises ValueError for sets of fewer rows than `subset_size`, of different D, or not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:

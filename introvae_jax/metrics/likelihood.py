@@ -1,7 +1,7 @@
 """A lower bound of log p(x) by importance sampling, in nats.
 
-Model: z ~ N(0, I), x = D(z) + noise of variance 1/beta a pixel. Proposals z ~ q(z|x) = N(mu, exp(logvar)), the encoder.
-With this beta the objective of a VAE, KL + beta AE, is minus the bound of one sample, less its constants.
+Model: z ~ N(0, I), x = D(z) + noise of variance 1/beta per pixel. Proposals: z ~ q(z|x) = N(mu, exp(logvar)), the
+encoder. With this beta, the objective of a VAE, KL + beta AE, is minus the bound with one sample, up to constants.
 Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8. numpy, float64.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from introvae_jax.metrics.base import Encoded, EncoderMetric
 
-IMPORTANCE_SAMPLES = 100  # of the latent, for each image
+IMPORTANCE_SAMPLES = 100  # latents per image
 
 
 def log_weights(
@@ -20,13 +20,14 @@ def log_weights(
 ) -> np.ndarray:
     """log p(x|z) + log p(z) - log q(z|x) with all constants, [B] in nats, for one sample of z per image.
 
-    x, copies: images [B, ...] and what the decoder makes of z, in the range of the density. z, mu, logvar: [B, Z].
-    beta > 0: one over the variance of a pixel's noise. The mean over samples of z is the ELBO; `combine` does better.
-    Raises ValueError for shapes that do not go together and for beta <= 0.
+    x, copies: images [B, ...] and decoded z, in the range of the density. z, mu, logvar: [B, Z].
+    beta > 0: one over the noise variance per pixel. The mean over samples of z is the ELBO; `combine` is a tighter
+    bound.
+    Raises ValueError for inconsistent shapes and for beta <= 0.
     """
     if x.shape != copies.shape or len(x) != len(z) or not z.shape == mu.shape == logvar.shape:
         shapes = ", ".join(str(array.shape) for array in (x, copies, z, mu, logvar))
-        raise ValueError(f"x, copies, z, mu, logvar of shapes {shapes}: they do not go together")
+        raise ValueError(f"x, copies, z, mu, logvar have inconsistent shapes: {shapes}")
     if not beta > 0:
         raise ValueError(f"beta={beta}: must be positive")
     x, copies, z, mu, logvar = (np.asarray(array, np.float64) for array in (x, copies, z, mu, logvar))
@@ -36,10 +37,10 @@ def log_weights(
 
 
 def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
-    """log of the mean of exp(weights) over K samples, [B] in nats: on average it rises with K, to log p(x).
+    """log of the mean of exp(weights) over K samples, [B] in nats. Its expectation rises with K to log p(x).
 
-    weights: K arrays [B] of `log_weights`, in an array [K, B] or one after the other, of which one is kept.
-    Raises ValueError for none.
+    weights: K arrays [B] of `log_weights`: an array [K, B], or an iterable, of which one array at a time is in memory.
+    Raises ValueError if there are none.
     """
     total, count = np.full((), -np.inf), 0
     for one in weights:
@@ -52,8 +53,9 @@ def combine(weights: Iterable[np.ndarray]) -> np.ndarray:
 def bits_per_dim(nats: np.ndarray | float, dims: int) -> np.ndarray:
     """Bits per pixel and channel of images of 256 grey levels, from log densities `nats` over values in [0, 1].
 
-    dims: H * W * C. A level is 1/256 of the range, hence 8 bits above the density's own. It bounds the cost of coding
-    the levels only where x had uniform noise of one level's width added (Theis et al. 2016, arXiv 1511.01844, 3.1).
+    dims: H * W * C. A grey level is 1/256 of the range, hence the additional 8 bits. The value bounds the code length
+    of the grey levels only if uniform noise of the width of a level was added to x (Theis et al. 2016, arXiv
+    1511.01844, section 3.1).
     """
     return 8.0 - np.asarray(nats, np.float64) / (dims * math.log(2))
 

@@ -1,4 +1,4 @@
-"""Mean MS-SSIM of pairs of generated images, a measure of variety: lower is more varied.
+"""Mean MS-SSIM of pairs of generated images, a measure of diversity: lower values mean more diverse images.
 
 Source: Karras et al. 2018 (arXiv 1710.10196), section 5.
 """
@@ -11,7 +11,7 @@ from introvae_jax.metrics.base import SetMetric
 
 
 class PairsAccumulator:
-    """Mean MS-SSIM of each image of uint8 [B, H, W, C] with the next: first and second, third and fourth."""
+    """Accumulates the mean MS-SSIM of consecutive pairs of images uint8 [B, H, W, C]: (0, 1), (2, 3), ..."""
 
     def __init__(self) -> None:
         self._odd: np.ndarray | None = None
@@ -36,7 +36,7 @@ _ms_ssim = jax.jit(ssim.ms_ssim)
 
 
 def _compute(real: float, generated: float) -> dict[str, float]:
-    """Real images play a part in the noise floor only, where they are the generated ones."""
+    """Real images are not used, except for the noise floor, where they take the place of generated ones."""
     return {"msssim{}": generated}
 
 

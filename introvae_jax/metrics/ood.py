@@ -1,4 +1,4 @@
-"""How well a score tells images of another kind from those of the training kind."""
+"""Out-of-distribution detection: how well a score separates images of another kind from held-out images."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from introvae_jax.metrics.likelihood import kl_to_prior
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     """Probability that a score of `outside` [M] is larger than one of `inside` [N], ties counting half; in [0, 1].
 
-    0.5 tells nothing; scores for which it is below 0.5 tell it with the wrong sign. It is the area under the curve of
-    true against false alarms. Raises ValueError for empty sets and for scores that are NaN.
+    0.5 is chance; below 0.5 the score has the wrong sign. It is the area under the ROC curve. Raises ValueError for
+    empty sets and for scores that are NaN.
     Source: Mann and Whitney 1947; Hanley and McNeil 1982.
     """
     inside, outside = np.sort(np.ravel(inside)), np.ravel(outside)

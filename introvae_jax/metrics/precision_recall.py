@@ -1,6 +1,6 @@
-"""How many generated images look real, and how much of the real variety is generated.
+"""Precision, the share of realistic generated images, and recall, the share of covered real images.
 
-Source: Kynkaanniemi et al. 2019 (arXiv 1904.06991), eq. 1 and 2, there on VGG-16 features.
+Source: Kynkaanniemi et al. 2019 (arXiv 1904.06991), eq. 1 and 2, there with VGG-16 features.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,15 +10,15 @@ import numpy as np
 from introvae_jax.metrics.accumulators import RowMatrix, Rows
 from introvae_jax.metrics.base import SetMetric
 
-ROUNDING = 1e-12  # relative: squared distances come out of products of rows, so a tie is never quite a tie
+ROUNDING = 1e-12  # relative: squared distances are computed by matrix products, so ties are not exact
 
 
 def precision_recall(real: RowMatrix, fake: RowMatrix, *, neighbours: int = 3, tile: int = 2048) -> dict[str, float]:
     """Share of fake points on the manifold of the real set ("precision") and the reverse ("recall"), both in [0, 1].
 
     real [N, D], fake [M, D]: features, in memory or in a file. The manifold of a set is the union of closed balls
-    around its points, each reaching to the point's k-th nearest neighbour in the set, k = `neighbours`, itself not
-    counted. tile: rows handled at a time; memory is that of a few float64 arrays [tile, tile] and [tile, D].
+    around its points; the radius is the distance to the k-th nearest neighbour in the set, k = `neighbours`, without
+    the point itself. tile: rows per block; the memory is that of a few float64 arrays [tile, tile] and [tile, D].
     Raises ValueError for sets of `neighbours` points or fewer, of different D, or not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
@@ -39,7 +39,7 @@ def precision_recall(real: RowMatrix, fake: RowMatrix, *, neighbours: int = 3, t
 
 
 def _reach(points: RowMatrix, neighbours: int, tile: int, centre: np.ndarray) -> np.ndarray:
-    """Squared distance of each point to its k-th neighbour, rounded up so that what lies on the sphere is inside."""
+    """Squared distance of each point to its k-th neighbour, rounded up so that points on the sphere are inside."""
     reach = np.empty(len(points))
     for here, a in _tiles(points, tile, centre):
         nearest = np.full((len(a), neighbours), np.inf)
@@ -56,7 +56,7 @@ def _reach(points: RowMatrix, neighbours: int, tile: int, centre: np.ndarray) ->
 
 
 def _tiles(points: RowMatrix, tile: int, centre: np.ndarray | float) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows in float64 about `centre`, where squares are smaller and lose fewer digits to the subtraction."""
+    """Yields rows in float64 minus `centre`: smaller squares lose less precision in the subtraction."""
     for start in range(0, len(points), tile):
         rows = slice(start, min(start + tile, len(points)))
         yield rows, np.asarray(points[rows], np.float64) - centre

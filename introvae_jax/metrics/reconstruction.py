@@ -1,4 +1,4 @@
-"""How far copies are from their originals, pixel by pixel."""
+"""Pixel errors of reconstructions."""
 
 import jax
 import numpy as np
@@ -6,16 +6,16 @@ import numpy as np
 from introvae_jax.metrics import ssim
 from introvae_jax.metrics.base import Encoded, EncoderMetric
 
-# The error of rounding to 8 bits, uniform over one level: a copy nearer than this would make the same picture file.
+# The error of rounding to 8 bits, uniform over a level. Smaller errors would not change an image file.
 ROUNDING = 1 / (12 * 255**2)
 
 
 def errors(images: np.ndarray, copies: np.ndarray) -> dict[str, np.ndarray]:
     """Mean squared error "mse" and peak signal-to-noise ratio "psnr" in dB, one of each per image, [B] float64.
 
-    images, copies: float [B, ...] where black is 0 and white 1; what lies outside counts as it is, so clip first where
-    pictures are meant. psnr is -10 log10(mse), and 58.9 dB at most, for errors below that of rounding to 8 bits:
-    equal images would else make every mean infinite. mse is as measured.
+    images, copies: float [B, ...], black is 0 and white is 1. Values are not clipped; clip them first to compare
+    pictures. psnr is -10 log10(mse), limited to 58.9 dB, the error of rounding to 8 bits: equal images would otherwise
+    make the mean infinite. mse is not limited.
     Raises ValueError for arrays of different shapes.
     """
     if images.shape != copies.shape or images.ndim < 2:

@@ -1,6 +1,6 @@
 """Structural similarity of two images, at one scale and at several. Images are float [B, H, W, C] in [0, 1].
 
-`metrics.msssim` takes `ms_ssim` of pairs of samples as a measure of variety.
+`metrics.msssim` uses `ms_ssim` of pairs of samples as a measure of diversity.
 """
 
 import functools
@@ -16,9 +16,9 @@ SHRINK = 2 ** (len(WEIGHTS) - 1)  # from the first scale to the last
 
 
 def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Structural similarity, [B], from -1 to 1, which only equal images reach: mean over positions and channels.
+    """Structural similarity, [B], from -1 to 1 (equal images): the mean over positions and channels.
 
-    Only windows that lie within the image count. Raises ValueError for shapes that differ or sides under 11.
+    Only windows inside the image count. Raises ValueError for shapes that differ or sides below 11.
     Source: Wang et al. 2004, eq. 13.
     """
     _check(a, b)
@@ -28,13 +28,13 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Structural similarity over five scales, each half the one before, [B], from 0 to 1.
+    """Multi-scale structural similarity over five scales, each half the size of the previous one, [B], from 0 to 1.
 
-    Contrast and structure count at every scale, luminance at the last alone. A negative mean (images that are each
-    other's negative) has no power; it counts as 0, and so does the product.
-    Where a scale is smaller than 11 pixels, as ProGAN does, the window is the whole of it, with sigma in proportion.
-    At 1 pixel, the last scale of images of 16, no contrast is left and luminance alone is compared: defined, but not
-    to be compared with values of larger images.
+    Contrast and structure count at every scale, luminance at the last one only. A negative mean (images that are each
+    other's negative) counts as 0, and so does the product.
+    At scales smaller than 11 pixels the window covers the image, with sigma in proportion, as in ProGAN. At 1 pixel,
+    the last scale of 16x16 images, there is no contrast and only luminance counts; such values are not comparable with
+    those of larger images.
     Raises ValueError for shapes that differ or sides that are no multiples of 16.
     Source: Wang et al. 2003, eq. 7, its weights; means over channels before the product, as ProGAN's code.
     """
@@ -57,7 +57,7 @@ def _check(a: jax.Array, b: jax.Array) -> None:
 
 def _means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean over positions and channels of the similarity and of its contrast-structure factor; [B] each."""
-    a, b = a.astype(jnp.float32) - 0.5, b.astype(jnp.float32) - 0.5  # smaller squares: a digit more in the variances
+    a, b = a.astype(jnp.float32) - 0.5, b.astype(jnp.float32) - 0.5  # smaller squares give more accurate variances
     mean_a, mean_b = _smooth(a), _smooth(b)
     spread = _smooth(a * a + b * b) - mean_a * mean_a - mean_b * mean_b
     shared = _smooth(a * b) - mean_a * mean_b
@@ -70,8 +70,8 @@ def _means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _smooth(x: jax.Array) -> jax.Array:
     """Weighted means over the window, at the positions where it fits.
 
-    The window is a product of two lines, and sliding a line is a product with a band matrix: on a CPU faster than
-    sums of shifted images, 7 times at 64 pixels and 4 times at 256, and what accelerators do best.
+    The window is separable, and each 1-D convolution is a product with a band matrix. On a CPU this is faster than sums
+    of shifted images, 7 times at 64 pixels and 4 times at 256; on accelerators matrix products are fast too.
     """
     size = min(WINDOW, *x.shape[1:3])
     rows, columns = _band(x.shape[1], size), _band(x.shape[2], size)
@@ -80,7 +80,7 @@ def _smooth(x: jax.Array) -> jax.Array:
 
 
 def _band(length: int, size: int) -> np.ndarray:
-    """[length - size + 1, length]: each row holds the Gaussian of `size` numbers, one place further right."""
+    """Band matrix [length - size + 1, length]: each row has the Gaussian of `size` numbers, shifted by one."""
     offsets = np.arange(size) - (size - 1) / 2
     line = np.exp(-0.5 * np.square(offsets / (SIGMA * size / WINDOW)))
     band = np.zeros((length - size + 1, length), np.float32)
@@ -90,7 +90,7 @@ def _band(length: int, size: int) -> np.ndarray:
 
 
 def _halved(x: jax.Array) -> jax.Array:
-    """Means of 2x2 pixels; the last row or column of an odd side is left out."""
+    """Means of 2x2 pixels; the last row or column of an odd side is dropped."""
     batch, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, channels), axis=(2, 4))

@@ -1,7 +1,7 @@
 """Sliced Wasserstein distance between patches of real and generated images (Karras et al. 2018, arXiv 1710.10196).
 
-Each level of a Laplacian pyramid, from full resolution down to 16, is judged by itself: coarse levels tell
-whether large structure is right, fine ones whether texture is. As published: 16,384 images, 2.1 million patches.
+Each level of a Laplacian pyramid, from full resolution down to 16, has its own distance: coarse levels measure large
+structures, fine levels measure texture. The published protocol uses 16,384 images and 2.1 million patches.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from introvae_jax.metrics.accumulators import RowMatrix, Rows, StoredRows
 from introvae_jax.metrics.base import SetMetric
 
 COARSEST = 16
-PATCH, PATCHES = 7, 128  # side in pixels, number drawn from each image
+PATCH, PATCHES = 7, 128  # side in pixels, number per image
 DIRECTIONS = 512  # published as 4 x 128, which has the same mean
 BATCH, ROWS = 64, 16384  # images and descriptors handled at a time
 FLOATS = 2**28  # projections held at a time, of both sets: 1 GiB
@@ -23,7 +23,7 @@ _POSITIONS, _DIRECTIONS = 1, 2  # random streams
 def swd(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Distance at each resolution ("64", "32", "16") and their "mean", in thousandths as published.
 
-    real, fake: uint8 [N, S, S, C], equally many, with all their descriptors in memory: 25 kB * C an image and level.
+    real, fake: uint8 [N, S, S, C] of the same N. All descriptors are kept in memory: 25 kB * C per image and level.
     seed: of patches and directions.
     Raises ValueError for sets of different shapes and images that `descriptors` refuses.
     """
@@ -48,9 +48,9 @@ def sizes(side: int) -> list[int]:
 def descriptors(images: np.ndarray, seed: int, first: int = 0) -> list[np.ndarray]:
     """Random patches of one batch at each level, float32 [B * 128, 49 * C] in units of grey levels, finest level first.
 
-    images: uint8 [B, S, S, C]. first: number of the batch's first image within its set. Where patches lie depends on
-    seed, image number and level alone: a set may come in batches of any size.
-    Raises ValueError for other shapes or types, and for sides that are no power of two from 16 up.
+    images: uint8 [B, S, S, C]. first: index of the batch's first image within its set. The positions of patches depend
+    only on seed, image index and level, so a set may be split into batches of any size.
+    Raises ValueError for other shapes or types, and for sides that are not a power of two of at least 16.
     """
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         raise ValueError(f"images {images.shape} {images.dtype}: must be uint8 [B, S, S, C]")
@@ -64,8 +64,8 @@ def descriptors(images: np.ndarray, seed: int, first: int = 0) -> list[np.ndarra
 def distance(real: RowMatrix, fake: RowMatrix, seed: int = 0) -> float:
     """Mean over random directions of the 1-D Wasserstein distance between two sets of descriptors of one level.
 
-    real, fake: float32 [M, 49 * C], in memory or in a file, as `descriptors` gives them: each channel is brought to
-    mean 0 and standard deviation 1 over its whole set here. Not in thousandths. seed: of the directions.
+    real, fake: float32 [M, 49 * C], in memory or in a file, as `descriptors` returns them. Each channel is normalised
+    to mean 0 and standard deviation 1 over its set. The result is not in thousandths. seed: of the directions.
     Raises ValueError for sets of different shapes.
     """
     if real.shape != fake.shape or real.ndim != 2 or real.shape[1] % PATCH**2 or not len(real):
@@ -92,7 +92,7 @@ def directions(seed: int, dims: int) -> np.ndarray:
 def positions(seed: int, level: int, first: int, num: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Top rows and left columns of the patches of images first ... first + num - 1, [num * 128] each.
 
-    One stream of uniform numbers a level, of which an image has the next 256: a batch reads its stretch of it.
+    Each level has one stream of uniform numbers; each image uses the next 256 of them.
     """
     bits = np.random.PCG64((seed, _POSITIONS, level)).advance(first * 2 * PATCHES)
     uniform = np.random.Generator(bits).random((num, 2, PATCHES))
@@ -114,7 +114,7 @@ def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _halved(x: np.ndarray, axis: int) -> np.ndarray:
-    """Blurred, at every second place only."""
+    """Blurs and keeps every second pixel."""
     x = np.swapaxes(x, 0, axis)
     x = np.concatenate([x[2:0:-1], x, x[-2:-3:-1]])
     ends, near, middle = x[:-4:2] + x[4::2], x[1:-3:2] + x[3:-1:2], x[2:-2:2]
@@ -122,7 +122,7 @@ def _halved(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _doubled(x: np.ndarray, axis: int) -> np.ndarray:
-    """Zeros put between, blurred, times 2. A zero mirrors to a zero: the edges are x[1] before and x[-1] after."""
+    """Inserts zeros, blurs and multiplies by 2. A zero mirrors to a zero: the edges are x[1] before and x[-1] after."""
     x = np.swapaxes(x, 0, axis)
     before, after = np.concatenate([x[1:2], x[:-1]]), np.concatenate([x[1:], x[-1:]])
     out = np.empty((2 * len(x), *x.shape[1:]), np.float32)
@@ -133,7 +133,7 @@ def _doubled(x: np.ndarray, axis: int) -> np.ndarray:
 def _patches(images: np.ndarray, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The patches at these corners, PATCHES of each image, flattened to [N * PATCHES, D] with the channel last."""
     num, size, _, channels = images.shape
-    # A row of pixels as one run of numbers: a patch is then PATCH runs, which copy far faster than single channels.
+    # With rows of pixels flattened, a patch is PATCH contiguous runs, which copy much faster than single channels.
     windows = np.lib.stride_tricks.sliding_window_view(
         np.ascontiguousarray(images).reshape(num, size, size * channels), (PATCH, PATCH * channels), axis=(1, 2)
     )[:, :, ::channels]
@@ -155,7 +155,7 @@ def _channel_moments(x: RowMatrix) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _projected(x: RowMatrix, mean: np.ndarray, std: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Normalised x [M, D] along directions [K, D]: [K, M], a contiguous row for each, which sorts fastest."""
+    """Projects normalised x [M, D] on directions [K, D]: [K, M], with contiguous rows, which sort fastest."""
     scaled = np.float32(directions / std)
     out = np.empty((len(directions), len(x)), np.float32)
     for start in range(0, len(x), ROWS):
@@ -165,9 +165,9 @@ def _projected(x: RowMatrix, mean: np.ndarray, std: np.ndarray, directions: np.n
 
 
 def _wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of a and b [M], both sorted in place. NumPy sorts outside the GIL, so threads gain.
+    """Mean distance of a and b [M], both sorted in place. NumPy sorts without the GIL, so threads help.
 
-    This is where the time goes. On AMD's Zen 4 NumPy's sort for AVX-512 takes six times as long as its sort for AVX2,
+    Sorting dominates the time. On AMD Zen 4, NumPy's sort for AVX-512 takes six times as long as its sort for AVX2,
     which NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL" in the environment selects (NumPy 2.4).
     """
     a.sort()
@@ -176,7 +176,7 @@ def _wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class PatchesAccumulator:
-    """Descriptors of images uint8 [B, S, S, C], drawn with seed 0: `value` has the rows of each level."""
+    """Accumulates descriptors of images uint8 [B, S, S, C], with seed 0. `value` returns the rows of each level."""
 
     def __init__(self) -> None:
         self._levels: list[Rows] = []

@@ -1,8 +1,8 @@
-"""The networks by name; adding one means adding its file and its line here. All are functions of (variables, inputs).
+"""The registry of networks. To add a network, add its file and an entry to NETWORKS.
 
-A network is a pair of Flax modules with the fields `z_dim` and `axis_name` (over which batch statistics are taken):
-an encoder x [B, ...] -> mu, logvar [B, Z] and a decoder z [B, Z] -> x [B, ...]. Both take `use_running_average`: True
-where each image is treated by itself, with statistics of the checkpoint.
+A network is a pair of Flax modules: an encoder x [B, ...] -> mu, logvar [B, Z] and a decoder z [B, Z] -> x [B, ...].
+Both have the fields `z_dim` and `axis_name`, the device axis for batch statistics. Both take `use_running_average`:
+True uses the BatchNorm statistics of the checkpoint instead of those of the batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from introvae_jax.nets import mlp, residual
 
 
 class Network(NamedTuple):
-    """build: (`config.model`, `config.data`, axis_name) -> encoder and decoder. of_points: not of images."""
+    """build: (`config.model`, `config.data`, axis_name) -> encoder, decoder. of_points: True for points, not images."""
 
     build: Callable[[Mapping[str, Any], Mapping[str, Any], str | None], tuple[nn.Module, nn.Module]]
     of_points: bool = False

@@ -9,50 +9,50 @@ import jax.numpy as jnp
 NORMS = ("batch", "group", "none")
 GROUP_SIZE = 8  # channels per group of norm="group"
 
-# Uniform in +-1/sqrt(fan_in): what the released model was initialised with.
+# Uniform in +-1/sqrt(fan_in), the initialisation of the released model.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _deviations(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """x [B, ..., C] minus a mean of shape [C] or [B, C], in float32."""
+    """Subtracts a mean of shape [C] or [B, C] from x [B, ..., C], in float32."""
     return x.astype(jnp.float32) - _spread(mean, x.shape)
 
 
 def _spread(v: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """v of shape [C] or [B, C] -> `shape`, [B, ..., C]."""
+    """Broadcasts v of shape [C] or [B, C] to `shape`, [B, ..., C]."""
     return jax.lax.broadcast_in_dim(v, shape, (len(shape) - 1,) if v.ndim == 1 else (0, len(shape) - 1))
 
 
 def moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance over `axes`, in float32.
 
-    The variance is the mean of squared deviations. The mean of squares minus the squared mean loses digits where the
-    mean is large, and its gradient, a difference of two large terms, loses them again.
+    The variance is the mean of squared deviations. The alternative, the mean of squares minus the squared mean, loses
+    digits where the mean is large, and so does its gradient, a difference of two large terms.
     """
     mean = jnp.mean(x.astype(jnp.float32), axes)
-    # The derivative by this mean is exactly zero.
+    # The derivative with respect to this mean is exactly zero.
     return mean, jnp.mean(jnp.square(_deviations(x, jax.lax.stop_gradient(mean))), axes)
 
 
 def normalize(x: jax.Array, mean: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x - mean) * gain + bias in float32, for x [B, ..., C] and the others of shape [C] or [B, C]; in x's type.
+    """(x - mean) * gain + bias for x [B, ..., C]; the other arguments have shape [C] or [B, C].
 
-    Computed as x * gain + (bias - mean * gain): the backward pass then keeps x alone, and no deviations beside it.
+    Computed in float32, returned in x's dtype. Computed as x * gain + (bias - mean * gain), so that the backward pass
+    stores only x and not the deviations.
     """
     shift = bias - mean * gain
     return (x.astype(jnp.float32) * _spread(gain, x.shape) + _spread(shift, x.shape)).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) that keeps no running average.
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) without running averages.
 
-    By default it normalises with the moments of the batch at hand, taken over `axis_name` too, and
-    reports them in the collection "batch_stats" whenever that is mutable. With `use_running_average=True` it
-    normalises with the moments found there. How reported moments become stored ones is decided in
-    one place, `training/calibrate.py`.
+    By default it normalises with the moments of the batch, over `axis_name` too, and writes them to the collection
+    "batch_stats" if that is mutable. With `use_running_average=True` it normalises with the moments in "batch_stats".
+    `training/calibrate.py` computes the stored moments from the written ones.
 
-    Moments stay rank-1 on purpose: with keepdims the differentiated and the plain forward pass
-    become different programs, and XLA no longer merges the step's two loss computations.
+    Moments have rank 1 on purpose: with keepdims, the differentiated and the plain forward pass become different
+    programs, and XLA no longer merges the two loss computations of the step.
     """
 
     axis_name: str | None = None
@@ -76,8 +76,8 @@ class BatchNorm(nn.Module):
     def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of the global batch, each [C].
 
-        Several devices combine the moments of each in one exchange, because the next layer waits for every exchange:
-        the variance is the mean of the devices' variances plus the variance of their means.
+        Devices combine their moments in one all-reduce, because the next layer waits for every all-reduce: the variance
+        is the mean of the devices' variances plus the variance of their means.
         """
         mean, var = moments(x, tuple(range(x.ndim - 1)))
         if self.axis_name is None:
@@ -89,7 +89,8 @@ class BatchNorm(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalisation (Wu and He 2018, arXiv 1803.08494) over groups of GROUP_SIZE channels.
 
-    Moments keep no singleton axes, for the reason given at BatchNorm; those of a group come from those of its channels.
+    Moments have no singleton axes, for the same reason as in BatchNorm. The moments of a group are computed from those
+    of its channels.
     """
 
     epsilon: float = 1e-5
@@ -129,7 +130,7 @@ def conv(features: int, size: int, dtype: Any, use_bias: bool = False, name: str
 
 
 def on_sphere(z: jax.Array) -> jax.Array:
-    """Latents [B, Z] at unit length."""
+    """Scales latents [B, Z] to unit length."""
     return z * jax.lax.rsqrt(jnp.sum(jnp.square(z), axis=-1, keepdims=True) + 1e-12)
 
 
@@ -146,7 +147,7 @@ def average_pool(x: jax.Array) -> jax.Array:
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Nearest neighbour, twice the size: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    """Nearest-neighbour upsampling by 2: [B, H, W, C] -> [B, 2H, 2W, C]."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)

@@ -1,6 +1,6 @@
 """Fully connected encoder and decoder for 2-D densities (Daniel and Tamar 2021, arXiv 2012.13253, appendix).
 
-Points are float32 [B, 2]. The interface is that of nets/residual.py; nothing here depends on the batch.
+Points are float32 [B, 2]. The interface is that of nets/residual.py. There is no batch normalisation.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
     width: int
     depth: int
     z_dim: int
-    axis_name: str | None = None  # of no use here; the residual networks have one
+    axis_name: str | None = None  # unused; part of the interface
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool = False) -> tuple[jax.Array, jax.Array]:

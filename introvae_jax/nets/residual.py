@@ -1,7 +1,7 @@
 """The residual encoder and decoder of IntroVAE (Huang et al. 2018, section 4.1 and table 6).
 
-Images are NHWC float32, nominally in [0, 1]. A network for `size` x `size` images has
-log2(size / 4) channel counts, one for each halving of the resolution down to 4x4.
+Images are NHWC float32, nominally in [0, 1]. A network for `size` x `size` images has log2(size / 4) channel counts,
+one for each halving of the resolution down to 4x4.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ BLOCK_NORMS = ("sum", "branch")
 
 
 class Block(nn.Module):
-    """conv - norm - LeakyReLU - conv, plus the input, then LeakyReLU; a second norm on the sum or before it.
+    """Residual block: conv - norm - LeakyReLU - conv, plus the input, then LeakyReLU.
 
-    norm_of: "sum", what the second norm normalises in IntroVAE, or "branch", as in Soft-IntroVAE.
-    expand: a 1x1 convolution of the input also where the channel counts agree.
+    norm_of: input of the second norm: "sum" (of branch and input, IntroVAE) or "branch" (Soft-IntroVAE).
+    expand: True applies a 1x1 convolution to the input even if the channel counts are equal.
     """
 
     features: int
@@ -45,16 +45,16 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """What encoder and decoder have in common.
+    """Base class of encoder and decoder.
 
     channels: channel counts from the full resolution down.
     norm: "batch" (moments of the batch, over `axis_name` too), "group" or "none".
-    block_norm: what a block's second norm sees, one of BLOCK_NORMS.
-    expand_equal: 1x1 convolutions also in the blocks between two stages of equal channel counts, as in networks of
-    the released IntroVAE code (presets.py).
-    sphere: latents are points of the unit sphere, as AGE wants them: the decoder projects what it is given, and
-    the encoder is deterministic (logvar is minus infinity).
-    dtype: what the convolutions compute in; parameters and outputs stay float32.
+    block_norm: input of a block's second norm, one of BLOCK_NORMS.
+    expand_equal: True adds 1x1 convolutions to the blocks between two stages of equal channel counts, as in the
+    released IntroVAE code (presets.py).
+    sphere: True for latents on the unit sphere, as in AGE: the decoder projects its input, and the encoder is
+    deterministic (logvar is minus infinity).
+    dtype: of the computation of convolutions; parameters and outputs are float32.
     remat: recompute each block in the backward pass instead of storing its activations.
     """
 
@@ -69,7 +69,7 @@ class Residual(nn.Module):
     remat: bool = False
 
     def block(self, features: int, size: int, *, between: bool) -> nn.Module:
-        """The block at `size` x `size`. between: whether it leads from one of `channels` to the next."""
+        """The block at `size` x `size`. between: True if it leads from one of `channels` to the next."""
         cls = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         return cls(
             features, self.norm, self.block_norm, self.axis_name, self.dtype,

@@ -1,4 +1,4 @@
-"""The objectives by name; adding one means adding its file and its line here."""
+"""The registry of objectives. To add an objective, add its file and an entry to OBJECTIVES."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -17,12 +17,12 @@ WARMUP = "vae"  # the objective of `config.objective.warmup_steps`
 
 
 def kind(settings: Mapping[str, Any]) -> type[Objective]:
-    """The class of the objective of `settings`, a config.objective; Objective itself for one of another version."""
+    """The class of the objective named in `settings` (`config.objective`); `Objective` if this version lacks it."""
     return OBJECTIVES.get(settings["name"], Objective)
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Objective:
-    """The objective `name` with the fields that it reads taken from `settings`.
+    """Creates the objective `name` with its fields from `settings`.
 
     Raises KeyError for an unknown name and for a setting that is missing, unless the field has a default.
     """

@@ -1,7 +1,7 @@
 """Adversarial generator-encoder networks (Ulyanov et al. 2018, arXiv 1704.02304, equations 4 to 8).
 
-Latents live on the unit sphere and the encoder is deterministic, so that it is the whole batch whose KL to
-the prior is measured: that of the Gaussian with the batch's mean and variance in each dimension.
+Latents lie on the unit sphere and the encoder is deterministic, so a single latent has no KL to the prior. The KL is
+that of the Gaussian with the batch's mean and variance in each dimension.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from introvae_jax.objectives import base, terms
 
 @dataclasses.dataclass(frozen=True)
 class AGE(base.Objective):
-    """The encoder spreads real images over the prior and drives generated ones from it; the decoder brings them back.
+    """The encoder minimises the KL of real latents and maximises that of generated ones; the decoder minimises it.
 
-    match_x: weight of the encoder's reconstruction term, the absolute error a pixel. match_z: weight of the
-    decoder's, one minus the cosine between a latent and that of its image. Needs networks with `sphere`.
+    match_x: weight of the encoder's reconstruction term, the absolute error per pixel. match_z: weight of the decoder's
+    reconstruction term, 1 - cosine between a latent and the latent of its image. Requires networks with `sphere`.
     """
 
     match_x: float
@@ -36,7 +36,7 @@ class AGE(base.Objective):
         require(values["data.source"] != "density", "objective.name", "another one: points on a circle cover no plane")
         require(values["model.prior"] == "sphere", "model.prior",
                 "'sphere' for objective.name = 'age' (configs/digits.py:age sets it)")  # fmt: skip
-        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up as a VAE")
+        require(values["objective.warmup_steps"] == 0, "objective.warmup_steps", "0: age has no warm-up")
 
     def encoder_loss(
         self, encode: base.Encode, decode: base.Decode, batch: base.Batch, mean: base.Mean

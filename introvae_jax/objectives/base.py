@@ -1,19 +1,19 @@
-"""What an objective is: two losses over the same noise, one for each network, and what the rest needs to know of it.
+"""The interface of objectives: two losses over the same noise, one for each network.
 
-An objective is a frozen dataclass of the class `Objective` (its fields are the keys of `config.objective` that it
-reads) with
+An objective is a frozen dataclass that derives from `Objective`. Its fields are the keys of `config.objective` that it
+reads. Its two methods are
 
     encoder_loss(encode, decode, batch, mean) -> (loss, (z, terms))
     decoder_loss(encode, decode, batch, z, mean) -> (loss, terms)
 
-encode: images -> (mu, logvar), a function, or one that is a tree of its parameters (shared_gradient.py says why).
-decode: latents -> images. mean: [B, ...] -> [...], the mean over the GLOBAL batch. z: the latents of the real images,
-handed on so that they are encoded once. terms: scalars by name, for the log; "loss_rec", half the squared error, is
-always one of them. The step differentiates the first loss with respect to the encoder's parameters and the second with
-respect to the decoder's, nothing else.
+encode: images -> (mu, logvar), a function, or a pytree that holds its parameters (see shared_gradient.py).
+decode: latents -> images. mean: [B, ...] -> [...], the mean over the GLOBAL batch. z: the latents of the real images;
+the decoder's loss reuses them, so that the images are encoded once. terms: scalars by name, for the log; they always
+include "loss_rec", half the squared error. The step differentiates the first loss with respect to the encoder's
+parameters only, and the second with respect to the decoder's parameters only.
 
-All that other packages do differently for an objective is a member of `Objective` too, with a default: what it requires
-of other config values, its health rules, its panels among the curves, its part of a log line, its beta.
+Everything else that depends on the objective is a member of `Objective` with a default: its constraints on other config
+values, its health rules, its panels in curves.png, its part of a log line, its beta.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,28 +27,28 @@ Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 Decode = Callable[[jax.Array], jax.Array]
 Mean = Callable[[jax.Array], jax.Array]
 Terms = dict[str, jax.Array]
-Record = Mapping[str, float]  # of metrics.jsonl: terms by name, means over the steps since the record before
+Record = Mapping[str, float]  # a line of metrics.jsonl: terms by name, averaged over the steps since the last one
 Require = Callable[[bool, str, str], None]  # (ok, config key, what is allowed): raises UserError unless ok
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What health rules know of a run. objective: `config.objective`. constant_error: loss_rec of the mean image."""
+    """Facts about a run for health rules. objective: `config.objective`. constant_error: loss_rec of the mean image."""
 
     objective: Mapping[str, Any]
     constant_error: float
 
 
-PATIENCE = 10  # records until a run should have learnt anything at all, of the warm-up or of what follows it
-Rule = Callable[[Sequence[Record], Facts], str | None]  # records so far -> advice, None if the rule does not hold
+PATIENCE = 10  # records after which a run, or what follows its warm-up, should have learnt something
+Rule = Callable[[Sequence[Record], Facts], str | None]  # records so far -> advice, None if the run is healthy
 
 
 class Batch(struct.PyTreeNode):
-    """One step's randomness, drawn once.
+    """The images and the noise of one step, which both losses share.
 
     x: real images [B, H, W, C] in [0, 1], or points [B, 2]. eps: noise of the reparameterisation [B, Z].
-    zp: latents from the prior N(0, I) [B, Z]. eps_rec, eps_fake: noise for the latents of reconstructed
-    and of sampled images [B, Z]. What an objective does not use is not drawn once compiled.
+    zp: latents from the prior N(0, I) [B, Z]. eps_rec, eps_fake: noise for the latents of reconstructed and of sampled
+    images [B, Z]. The compiler removes the draws that an objective does not use.
     """
 
     x: jax.Array
@@ -59,10 +59,10 @@ class Batch(struct.PyTreeNode):
 
 
 class Objective:
-    """The base class. A subclass has the two losses; the other members are for the rest of the package.
+    """The base class of objectives. A subclass implements the two losses; the other members have defaults.
 
-    has_warmup: True if `objective.warmup_steps` as a plain VAE may come first. rules: of reporting/health.py, for this
-    objective alone. panels: terms that share a panel of curves.png, by title.
+    has_warmup: True if training may start with `objective.warmup_steps` as a plain VAE. rules: additional rules for
+    reporting/health.py. panels: terms that share a panel of curves.png, by title.
     """
 
     has_warmup: ClassVar[bool] = True
@@ -86,7 +86,7 @@ class Objective:
 
     @classmethod
     def check(cls, values: Mapping[str, Any], require: Require) -> None:
-        """Rejects values of other config keys that the objective cannot train with. values: by key, "model.prior"."""
+        """Rejects values of other config keys that the objective does not support. values: by key ("model.prior")."""
         name = values["objective.name"]
         require(values["model.prior"] == "normal", "model.prior", f"'normal' for objective.name = {name!r}")
         if values["objective.auto_beta"]:
@@ -101,15 +101,15 @@ class Objective:
 
     @classmethod
     def elbo_beta(cls, settings: Mapping[str, Any]) -> float:
-        """The weight of AE where that of the KL is one: one over the variance of a value's noise in the likelihood."""
+        """The weight of AE if the weight of the KL is 1: 1 / (noise variance per value) in the likelihood."""
         return settings["beta"] / settings["beta_kl"]
 
     @classmethod
     def levels(cls, settings: Mapping[str, Any]) -> dict[str, float]:
-        """Constants that curves.png shows as lines, by name, unless they are logged as terms."""
+        """Constants, by name, that curves.png shows as horizontal lines unless they are logged as terms."""
         return {}
 
     @classmethod
     def describe(cls, record: Record) -> list[str]:
-        """The objective's parts of a line of the log."""
+        """The objective's parts of a log line."""
         return [f"beta {record['beta']:.3g}"] if "beta" in record else []

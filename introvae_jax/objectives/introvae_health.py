@@ -1,6 +1,6 @@
-"""Health rules of IntroVAE: one for each way in which encoder or decoder wins; docs/troubleshooting.md shows them.
+"""Health rules of IntroVAE: one for each failure mode in docs/troubleshooting.md.
 
-They read the records since the start; terms of the hinges are absent in the warm-up.
+They read the records since the start of the run. Records of the warm-up have no hinge terms.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from introvae_jax.objectives.base import PATIENCE, Facts, Record
 
 
 def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
-    """Generated images are pushed far beyond the margin and the decoder cannot follow."""
+    """The KL of generated images is far above the margin, and the decoder cannot reduce it."""
     last, margin = records[-1], _margin(records[-1], facts)
     if "hinge_rec_active" not in last or max(last["hinge_rec_active"], last["hinge_fake_active"]) > 0.05:
         return None
@@ -24,13 +24,13 @@ def encoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def margin_too_low(records: Sequence[Record], facts: Facts) -> str | None:
-    """Real images lie beyond the margin, so that nothing sets generated ones apart from them."""
+    """The KL of real images exceeds the margin, so the losses do not separate generated images from real ones."""
     last, margin = records[-1], _margin(records[-1], facts)
     if "hinge_rec_active" not in last or last["kl_real"] <= margin or last["hinge_rec_active"] > 0.2:
         return None
     return (
         f"the margin is too low: kl_real {last['kl_real']:.1f} lies above it ({margin:.4g}), so generated images are "
-        "not told from real ones. Raise the margin to a few nats above kl_real, or lower "
+        "not separated from real ones. Raise the margin to a few nats above kl_real, or lower "
         f"{weighting.key(facts.objective)}"
     )
 
@@ -51,16 +51,16 @@ def margin_too_high(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def decoder_wins(records: Sequence[Record], facts: Facts) -> str | None:
-    """Samples lie closer to the prior than real images although the encoder pushes at all times."""
+    """Samples are closer to the prior than real images, although the hinge is always active."""
     last = records[-1]
     if "hinge_fake_active" not in last or last["hinge_fake_active"] < 0.99:
         return None
     if last["kl_real"] < 1 or last["kl_fake"] > 0.5 * last["kl_real"]:
         return None
     return (
-        f"the encoder cannot hold samples off: kl_fake {last['kl_fake']:.1f} is far below kl_real "
-        f"({last['kl_real']:.1f}) with the hinge always active. Raise alpha, lower alpha_d, or normalise "
-        "(model.norm = 'batch')"
+        f"the decoder wins: kl_fake {last['kl_fake']:.1f} is far below kl_real "
+        f"({last['kl_real']:.1f}) with the hinge always active. Raise alpha, lower alpha_d, or set "
+        "model.norm = 'batch'"
     )
 
 
@@ -78,7 +78,7 @@ def not_told_apart(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def _margin(record: Record, facts: Facts) -> float:
-    """The margin in nats: a logged term if it changes, or else that of the config."""
+    """The margin in nats: the logged term if it changes, otherwise the config's."""
     return record.get("margin", facts.objective["margin"])
 
 

@@ -1,4 +1,4 @@
-"""Published settings in our names, and how the names translate.
+"""Published settings as config values. The table translates the names.
 
     ours           IntroVAE paper        its authors' code (2019)         Soft-IntroVAE   AGE's code
                    (eq. 11, 12)
@@ -15,27 +15,28 @@
     warmup_epochs  -                     num_vae                          num_vae
 
 IntroVAE. The paper (algorithm 1) and the released code update alternately: the decoder's loss encodes the generated
-images with the updated encoder. The code hinges the mean KL of the batch; the paper leaves it open. The code reads
-channel counts by int(x) and compares them by identity, which is false for equal counts above 256. So its networks, and
-the weights that it saves, have a 1x1 convolution in the blocks between two stages of 512 channels. The paper's networks
-have none. The code's warm-up minimises rec + kl, whatever weight_rec is.
+images with the updated encoder. The code applies the hinge to the batch's mean KL; the paper does not specify it. The
+code reads channel counts by int(x) and compares them by identity, which is false for equal counts above 256. Therefore
+its networks, and the weights that it saves, have a 1x1 convolution in the blocks between two stages of 512 channels.
+The paper's networks have none. The code's warm-up minimises rec + kl for every weight_rec.
 
-Soft-IntroVAE. Its losses are divided by its s here, one over the number of values of an image. Adam's epsilon is
-1e-8 / s for that, which makes the steps equal. The code's warm-up is not multiplied by s; the presets have none, but in
-toy2d.py Adam's moments and its epsilon in the warm-up differ from the code's by that factor, 2. The code lets the
-encoder's gradient through the reconstruction that is reconstructed once more; the paper and this project treat it as
-a constant. The code draws new noise for the latents of generated images in the decoder's half of a step; here both
-halves share it. It reaches the decoder through gamma = 1e-8 alone. Its README exchanges beta_rec and beta_kl of
-CelebA-HQ; the values here are those of its main.py. For MNIST, which has no config here, it has beta_rec 1, beta_kl 1,
-z 32 and batch 128; beta_neg is 128, the correction that its author gives in issue 11 of its repository.
+Soft-IntroVAE. Its losses are divided here by its s, which is one over the number of values of an image. Adam's epsilon
+is 1e-8 / s, so that the steps are equal. The code does not multiply the loss of the warm-up by s. The presets have no
+warm-up; in toy2d.py, Adam's moments and its epsilon in the warm-up differ from the code's by that factor, 2. The code
+lets the encoder's gradient pass through the reconstruction that is reconstructed again; the paper and this project
+treat it as a constant. The code draws new noise for the latents of generated images in the decoder's half of a step;
+here both halves share it, and it reaches the decoder through gamma = 1e-8 only. Its README swaps beta_rec and beta_kl
+of CelebA-HQ; the values here are those of its main.py. For MNIST, which has no config here, it uses beta_rec 1, beta_kl
+1, z 32 and batch 128; beta_neg is 128, the correction that its author gives in issue 11 of its repository.
 
 AGE. Its images are in [-1, 1], hence 2 match_x. It averages the cosine over the Z dimensions, hence match_z / Z. It
-draws new samples for each step of the decoder; here the first takes those of the encoder. Its KL of the batch has the
-variance where the paper has the standard deviation, which is used here. On the unit sphere the gradient of its KL is
-about twice ours (2.02 at Z = 128), so the published match_x and match_z count about double here. It halves the rate
-each drop_lr epochs; the published CIFAR-10 run ends after 150 epochs (117,150 steps), that of cifar10.py does not.
+draws new samples for each decoder update; here the first decoder update uses the encoder's samples. Its KL of the batch
+uses the variance where the paper, and this project, use the standard deviation. On the unit sphere the gradient of its
+KL is about twice ours (2.02 at Z = 128), so the published match_x and match_z have about double weight here. It halves
+the learning rate every drop_lr epochs. The published CIFAR-10 run ends after 150 epochs (117,150 steps); the run of
+cifar10.py is longer.
 
-The configs have a number of steps of their own, and most compute in bfloat16 where the codes compute in float32.
+Each config sets its own number of steps. Most configs compute in bfloat16; the released codes compute in float32.
 """
 
 from collections.abc import Mapping
@@ -48,11 +49,12 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """objective, model, optim: values for these parts of the config. batch_size in images.
+    """Published settings. objective, model, optim: values for these sections of the config.
 
-    warmup_epochs, decay_epochs in passes over the data: a VAE until then, optim.decay_factor times the rate from then,
-    which may be later than a config's last step. last_batch: whether a pass ends with a smaller batch, which counts as
-    a step. per_value: whether the published losses are divided by the number of values of an image.
+    batch_size: in images. warmup_epochs: epochs of the warm-up as a VAE. decay_epochs: epochs at which the learning
+    rate is multiplied by optim.decay_factor; they may lie after a config's last step. last_batch: True if an epoch ends
+    with a smaller batch, which counts as a step. per_value: True if the published losses are divided by the number of
+    values of an image.
     """
 
     objective: Mapping[str, Any]
@@ -66,7 +68,7 @@ class Preset:
     optim: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def apply(self, config: ml_collections.ConfigDict, images: int) -> None:
-        """Writes itself into `config`. images: in a pass over the data."""
+        """Sets the values in `config`. images: number of training images, which defines an epoch."""
         steps = math.ceil(images / self.batch_size) if self.last_batch else images // self.batch_size
         config.batch_size, config.model.z_dim = self.batch_size, self.z_dim
         config.model.update(self.model)
@@ -81,7 +83,7 @@ class Preset:
 
 
 def soft_epsilon(values: int) -> float:
-    """Adam's epsilon with which our losses give the steps of Soft-IntroVAE's, that are ours divided by `values`."""
+    """Adam's epsilon for our losses, which are Soft-IntroVAE's times `values`; the steps are then equal."""
     return 1e-8 * values
 
 
@@ -112,7 +114,7 @@ def _age(match_x: float, match_z: float, z_dim: int, batch_size: int, decay_epoc
     return Preset(objective, z_dim, batch_size, decay_epochs=decay_epochs, last_batch=False, optim=optim)
 
 
-# The paper's batch sizes are not published; those of the released code stand in for them.
+# The paper does not give batch sizes; these are the released code's.
 CELEBAHQ = {
     ("128", "paper"): _paper(margin=110, beta=0.5, z_dim=256, batch_size=16),
     ("256", "paper"): _paper(margin=120, beta=0.05, z_dim=512, batch_size=16),
@@ -146,5 +148,5 @@ def celebahq(resolution: str, preset: str) -> Preset:
     """The settings for CelebA-HQ. Raises ValueError that lists the choices for any other pair."""
     if (resolution, preset) not in CELEBAHQ:
         choices = ", ".join(f"{r},{p}" for r, p in CELEBAHQ)
-        raise ValueError(f"{resolution},{preset}: no such settings; there are {choices}")
+        raise ValueError(f"{resolution},{preset}: no such settings; choose one of {choices}")
     return CELEBAHQ[resolution, preset]

@@ -1,4 +1,4 @@
-"""The gradient of a scalar that two losses weigh differently, computed once for both."""
+"""Computes the gradient of a scalar once for two losses that use it with different weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import jax
 
 
 def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
-    """function(*args), a scalar, whose gradient is computed in the forward pass, for a weight of one.
+    """Returns function(*args), a scalar, and computes its gradient in the forward pass, with weight 1.
 
-    The weight of each loss is applied later, in its backward pass.
+    The backward pass of each loss only multiplies that gradient by the loss's weight. If two losses use the same scalar
+    of the same `args`, their gradients are the same operations for any weights, and the compiler merges them.
 
-    args: arrays, or trees of them, such as a `jax.tree_util.Partial` that holds a network's parameters. What is
-    differentiated has to be in them. Where two losses take the same scalar of the same `args`, their backward passes
-    are the same operations then, whatever their weights, and the compiler merges them. A plain function among the
-    `args` hides what it holds: then this is function(*args), with a backward pass for each loss.
+    args: arrays or pytrees, such as a `jax.tree_util.Partial` that holds a network's parameters. They must contain
+    everything that is differentiated. If a plain function is among the `args`, its closed-over arrays are not visible:
+    then this is plain function(*args), with a separate backward pass for each loss.
     """
     if any(callable(leaf) for leaf in jax.tree.leaves(args)):
         return function(*args)
@@ -25,7 +25,7 @@ def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array
 
 @jax.custom_vjp
 def _with_gradient(args: Any, value: jax.Array, gradient: Any) -> jax.Array:
-    """`value`, whose gradient with respect to `args` is `gradient`."""
+    """Returns `value` and defines `gradient` as its gradient with respect to `args`."""
     return value
 
 

@@ -12,15 +12,15 @@ from introvae_jax.objectives import base, terms
 
 
 def negative_gap(records: Sequence[base.Record], facts: base.Facts) -> str | None:
-    """Generated images are nearer to the prior than real ones."""
+    """Generated images are closer to the prior than real images."""
     last = records[-1]
     if "exp_elbo_rec" not in last or last["kl_real"] < 1 or last["kl_gap"] > -0.05 * last["kl_real"]:
         return None
     if last["exp_elbo_fake"] > 0.01:
         return None
     return (
-        f"the gap is negative ({last['kl_gap']:+.1f}): generated images are not held off, samples do not improve. "
-        f"Lower beta_neg ({facts.objective['beta_neg']:g}): while exp(ELBO) is 0 the encoder feels no pull"
+        f"the gap is negative ({last['kl_gap']:+.1f}): the encoder does not reject generated images, samples do not "
+        f"improve. Lower beta_neg ({facts.objective['beta_neg']:g}): the encoder has no gradient while exp(ELBO) is 0"
     )
 
 
@@ -30,14 +30,14 @@ class SoftIntroVAE(base.Objective):
 
     beta: weight of the reconstruction term. beta_kl: weight of the KL of real images for the encoder and of
     generated ones for the decoder. beta_neg: weight of the KL inside the encoder's exponentials.
-    gamma: the share of beta with which the decoder reconstructs generated images; 0 spares it two passes.
-    s is one over the number of values in an image. As everywhere here, a generated image is a constant to the
-    encoder, also as the target of its own reconstruction.
+    gamma: weight, relative to beta, of the decoder's reconstruction of generated images; 0 saves two network passes.
+    s is one over the number of values in an image. A generated image is a constant for the encoder, also as the target
+    of its own reconstruction.
 
-    Both losses are the published ones divided by s, so that they are in nats as a VAE's. Adam's steps are the published
-    ones if its epsilon is divided by s too (optim.epsilon; presets.py does). With the published scale the gradients
-    after a warm-up as a VAE are s times those that Adam's second moments remember, 1/3072 at CIFAR-10 size, and
-    nothing moves for ten thousand steps.
+    Both losses are the published ones divided by s, so that they are in nats, as those of a VAE. Adam's steps equal the
+    published ones if its epsilon is divided by s too (optim.epsilon; presets.py sets it). With the published scale, the
+    gradients after a VAE warm-up would be s times (1/3072 at CIFAR-10 size) the gradients in Adam's second moments, and
+    the weights would hardly change for ten thousand steps.
     """
 
     beta: float
@@ -91,7 +91,7 @@ class SoftIntroVAE(base.Objective):
         """L_D / s (eq. 4): beta * AE of real images + half the negative ELBO of each kind of generated ones."""
 
         def of_generated(z: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            """The image, its KL, and the error of its reconstruction from latents that are constants."""
+            """A generated image, its KL, and the error of its reconstruction with the latents held constant."""
             image = decode(z)
             mu, logvar = encode(image)
             if self.gamma == 0:

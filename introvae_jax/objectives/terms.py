@@ -1,4 +1,4 @@
-"""The named terms that the objectives are sums of. Every function returns one value per example, [B].
+"""The terms of the objectives. Every function returns one value per example, [B], except `reparameterize`.
 
 An example is an image [H, W, C] or, for 2-D densities, a point [2]: x is [B, ...].
 """
@@ -13,7 +13,7 @@ Array = jax.Array | np.ndarray
 def kl(mu: Array, logvar: Array) -> jax.Array:
     """KL(N(mu, exp(logvar)) || N(0, I)) in nats, summed over the latent dimensions.
 
-    mu, logvar: [B, Z]. Returns [B], never negative up to rounding.
+    mu, logvar: [B, Z]. Returns [B], at least 0 up to rounding.
     Source: Kingma and Welling 2014 (arXiv 1312.6114), appendix B; IntroVAE eq. 8 without its sum over examples.
     """
     return 0.5 * jnp.sum(jnp.square(mu) + jnp.exp(logvar) - 1.0 - logvar, axis=-1)
@@ -38,7 +38,7 @@ def absolute_error(x: jax.Array, xr: jax.Array) -> jax.Array:
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosine of the angle between latents a and b, both [B, Z]."""
+    """Cosine of the angle between latents a and b, both [B, Z]. Returns [B]."""
     return jnp.sum(a * b, axis=-1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder, also the warm-up of the others; with beta_kl = 1 it is IntroVAE without alphas."""
+"""The variational autoencoder, also the warm-up of other objectives. With beta_kl = 1: IntroVAE with both alphas 0."""
 
 from collections.abc import Mapping
 import dataclasses

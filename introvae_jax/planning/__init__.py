@@ -1,1 +1,1 @@
-"""What a run will take, told before it starts."""
+"""Estimates the memory and the time of a run before it starts."""

@@ -1,14 +1,14 @@
-"""Accelerators as their makers describe them, and what a step would take on each."""
+"""Accelerators with their published specifications, and estimates of the time of a step on each."""
 
 import dataclasses
 
-# JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise (docs.jax.dev, "GPU memory
-# allocation"); of a TPU's, the runtime keeps a little.
+# The share of memory that programs can use. On a GPU: JAX's default for XLA_PYTHON_CLIENT_MEM_FRACTION (docs.jax.dev,
+# "GPU memory allocation"). On a TPU the runtime reserves a little.
 USABLE = {"gpu": 0.75, "tpu": 0.97}
-# Assumed, not measured. A GPU starts the kernels of a step one after the other, some 2 to 5 us apart however little
-# each does; a TPU runs a compiled program by itself, but its operations follow each other no faster than this.
-LAUNCH = {"gpu": 3e-6, "tpu": 1e-6}  # seconds an operation
-LATENCY = {"gpu": 20e-6, "tpu": 10e-6}  # seconds an all-reduce among the chips of one machine, whatever its size
+# Assumed, not measured. A GPU starts the kernels of a step one after the other, 2 to 5 us apart even for small kernels.
+# A TPU runs a compiled program without launches, but each operation takes at least this time.
+LAUNCH = {"gpu": 3e-6, "tpu": 1e-6}  # seconds per operation
+LATENCY = {"gpu": 20e-6, "tpu": 10e-6}  # seconds per all-reduce among the chips of one machine, for any size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,27 +29,27 @@ class Chip:
 
     @property
     def usable(self) -> float:
-        """Bytes that a program may take."""
+        """Bytes of memory that a program can use."""
         return self.memory * USABLE[self.kind] * 2**30
 
     def peak(self, dtype: str) -> float:
-        """FLOP/s at its maker's best on convolutions of `dtype`, "float32" or "bfloat16"."""
+        """Peak FLOP/s for convolutions of `dtype`, "float32" or "bfloat16"."""
         return self.tflops * 1e12 * (0.5 if (self.kind, dtype) == ("gpu", "float32") else 1.0)
 
     def seconds(self, flops: float, moved: float, dtype: str, utilisation: float = 1.0) -> float:
-        """Time of a program that reaches `utilisation`, in (0, 1], of the peak that binds it.
+        """Seconds of a program that reaches `utilisation`, in (0, 1], of the peak that limits it.
 
-        flops: of its arithmetic. moved: bytes that it reads and writes. No program is faster than the slower of the
-        two (Williams et al. 2009, the roofline).
+        flops: of its arithmetic. moved: bytes that it reads and writes. The time is the larger of the two limits
+        (the roofline model, Williams et al. 2009).
         """
         return max(flops / self.peak(dtype), moved / (self.bandwidth * 1e9)) / utilisation
 
     def launching(self, operations: int) -> float:
-        """Least time of a program of so many operations, on any batch."""
+        """The least seconds that a program with this number of operations takes, for any batch."""
         return operations * LAUNCH[self.kind]
 
     def exchanging(self, number: int, size: float, chips: int) -> float:
-        """Time of `number` all-reduces of `size` bytes in all among `chips`, as rings, overlapped with nothing."""
+        """Seconds of `number` ring all-reduces of `size` bytes in total among `chips`, without overlap."""
         return number * LATENCY[self.kind] + 2 * (chips - 1) / chips * size / (self.link * 1e9)
 
 

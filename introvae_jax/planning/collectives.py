@@ -1,4 +1,4 @@
-"""The collectives that a compiled program really runs, counted in its text."""
+"""Counts the collectives of a compiled program in its HLO text."""
 
 import collections
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One operation: its kind, the arrays that it combines into one exchange, their elements in all, and bytes."""
+    """One collective operation: its kind, number of arrays, total number of elements, and bytes."""
 
     kind: str
     arrays: int
@@ -26,7 +26,7 @@ class Collective:
 
 
 def find(program: str) -> Iterator[Collective]:
-    """Every collective in the optimised text of a compiled program, in its order."""
+    """Yields the collectives in the optimised HLO text of a program, in order."""
     for match in _CALL.finditer(program):
         result, kind, started, _ = match.groups()
         arrays = [
@@ -41,7 +41,7 @@ def find(program: str) -> Iterator[Collective]:
 
 
 def by_kind(program: str) -> dict[str, tuple[int, int]]:
-    """{kind: (number, bytes)}."""
+    """The collectives by kind: {kind: (number, bytes)}."""
     totals: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for one in find(program):
         number, size = totals[one.kind]

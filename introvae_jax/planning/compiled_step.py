@@ -1,4 +1,4 @@
-"""The compiled training step of a config and what its compiler says of it. Needs no images and runs nothing."""
+"""Compiles the training step of a config and reads the compiler's analysis. Needs no images and runs no step."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -19,7 +19,7 @@ NO_WORK = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, as its compiler lays them out. state: in and out in one place. code: of the program."""
+    """Bytes on one device, as the compiler assigns them. state: input and output share memory. code: of the program."""
 
     state: int
     batch: int
@@ -33,10 +33,10 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a compiler says of one step on one device.
+    """The compiler's analysis of a step on one device.
 
-    batch: images on that device. flops: floating-point operations. moved: bytes that the program's operations read and
-    write. operations: that a device starts one after the other. seconds: that compiling took.
+    batch: images on that device. flops: floating-point operations. moved: bytes that the operations read and write.
+    operations: number of operations that the device starts one after the other. seconds: compilation time.
     """
 
     batch: int
@@ -55,10 +55,10 @@ def parameters(config: ml_collections.ConfigDict) -> tuple[int, int]:
 
 
 def exchanges(config: ml_collections.ConfigDict) -> int:
-    """All-reduces of a step on several devices, estimated: a BatchNorm exchanges moments in each pass and back.
+    """The estimated number of all-reduces per step: each BatchNorm has one in each forward and each backward pass.
 
-    The encoder passes three times, five where the decoder's loss sees the updated one; the decoder twice. The gradients
-    and terms take a few more.
+    The encoder makes three passes, or five if the decoder's loss uses the updated encoder; the decoder makes two. The
+    gradients and terms need a few more.
     """
     state = _state_shapes(config)
     passes = (5 if config.objective.update_order == "alternating" else 3), 2
@@ -86,12 +86,12 @@ def compile_step(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
             raise
         raise UserError(
             f"config.batch_size = {config.batch_size} does not fit a device ({one_line(error)[:200]}); "
-            "plan a smaller one, or --config.model.remat=True"
+            "use a smaller one, or --config.model.remat=True"
         ) from error
 
 
 def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -> Program:
-    """The program for one device with `batch` images; announced, for the compiler takes long."""
+    """Compiles and analyses the program for one device with `batch` images. Announces the phase."""
     config = config.copy_and_resolve_references()
     config.batch_size = batch
     with progress.phase(f"compiling the step for {device.device_kind}, batch {batch}", at_once=True):
@@ -101,7 +101,7 @@ def measure(config: ml_collections.ConfigDict, device: jax.Device, batch: int) -
 
 
 def describe(compiled: jax.stages.Compiled, batch: int, batch_bytes: int, seconds: float) -> Program:
-    """What the compiler of `compiled` says of it. batch_bytes: of one device's images."""
+    """The compiler's analysis of `compiled`. batch_bytes: bytes of one device's images."""
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     if memory is None or cost is None or text is None:
         raise UserError("the compiler of this device does not report memory or cost; name another --target")

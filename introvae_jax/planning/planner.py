@@ -1,4 +1,4 @@
-"""From a config to its plan."""
+"""Makes the plan of a config."""
 
 import ml_collections
 
@@ -11,7 +11,7 @@ def plan(config: ml_collections.ConfigDict, name: str, compiled_for: str = targe
     """Compiles the step for one device at the config's batch and at half of it (twice it, if it is 1).
 
     name: of the config, for the title. compiled_for: of target.TARGETS.
-    Raises UserError for a config that cannot train, and for a target that is not at hand.
+    Raises UserError for an invalid config, and for a target that is not available.
     """
     config_lib.validate(config)
     (device,) = target.devices(compiled_for)

@@ -1,4 +1,4 @@
-"""A plan in words: what the compiler said, what fits on which chip, and how long it may take."""
+"""Formats a plan: the compiler's analysis, the batch that fits on each chip, and estimated times."""
 
 import dataclasses
 import math
@@ -13,11 +13,11 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known of a run before it starts.
+    """Facts about a run before it starts.
 
-    title: of the run. parameters: of encoder and decoder. program: of one device that takes the whole batch. other:
-    the same with another batch. steps: to the end. dtype: of the networks. exchanges: all-reduces of a step on several
-    devices. compiled_for: the device's name.
+    title: of the run. parameters: of encoder and decoder. program: for one device with the full batch. other: the same
+    for another batch. steps: total number. dtype: of the networks. exchanges: all-reduces per step on several devices.
+    compiled_for: the device's name.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Plan:
     compiled_for: str
 
     def seconds(self, chip: Chip, utilisation: float, chips: int = 1) -> tuple[float, bool]:
-        """Time of a step whose batch `chips` share, and whether starting operations is what takes it."""
+        """Seconds per step with the batch split over `chips`, and True if the step is launch-bound."""
         program = self.program
         working = chip.seconds(program.flops, program.moved, self.dtype, utilisation) / chips
         launching = chip.launching(program.operations)
@@ -40,16 +40,16 @@ class Plan:
 
     @property
     def an_image(self) -> float:
-        """Bytes that one more image takes; not above 0 where a tiny network hides it under padding and code."""
+        """Bytes per additional image; may be 0 or less for tiny networks, where padding and code dominate."""
         difference = self.program.memory.total - self.other.memory.total
         return difference / (self.program.batch - self.other.batch)
 
     def memory(self, batch: int) -> float:
-        """Bytes on a device with `batch` images: the straight line through both programs."""
+        """Bytes on a device with `batch` images, by a linear fit through both programs."""
         return self.program.memory.total + (batch - self.program.batch) * self.an_image
 
     def largest_batch(self, usable: float) -> int:
-        """Images for which `memory` stays within `usable` bytes; 0 if not one fits. `an_image` has to be above 0."""
+        """The largest batch whose `memory` fits in `usable` bytes, 0 if none does. Requires `an_image` above 0."""
         return max(0, int((usable - self.memory(0)) // self.an_image))
 
 
@@ -74,7 +74,7 @@ def text(plan: Plan, utilisation: float, devices: int) -> str:
 
 
 def _assumptions(plan: Plan, utilisation: float, devices: int) -> str:
-    """What the times and the memory rest on."""
+    """The assumptions behind times and memory."""
     launch, latency = ({kind: f"{1e6 * value:g} us" for kind, value in all.items()} for all in (LAUNCH, LATENCY))
     return (
         "All times are ESTIMATES; no accelerator has been measured. Assumed: a chip reaches "

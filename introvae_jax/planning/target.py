@@ -1,4 +1,4 @@
-"""Which compiler is asked: that of this machine's devices, or a TPU's, which needs the package libtpu and no TPU."""
+"""The compiler of a plan: that of this machine's devices, or a TPU's, which needs the package libtpu but no TPU."""
 
 from collections.abc import Sequence
 import importlib.util
@@ -24,7 +24,7 @@ GRIDS = {1: "1x1", 2: "1x2", 4: "2x2", 8: "2x4", 64: "8x8", 256: "16x16"}  # chi
 def devices(target: str, count: int = 1) -> Sequence[jax.Device]:
     """`count` devices to compile for, of TARGETS. Those of a TPU exist for the compiler only.
 
-    Raises UserError where they are not to be had.
+    Raises UserError if they are not available.
     """
     if target == HERE:
         if jax.device_count() < count:
@@ -42,11 +42,11 @@ def devices(target: str, count: int = 1) -> Sequence[jax.Device]:
 
 
 def _prepare_libtpu(target: str) -> None:
-    """Makes libtpu compile without asking for a TPU. Has to come before JAX looks for devices."""
+    """Makes libtpu compile without a TPU. Call it before JAX initialises its backends."""
     if "TPU_LIBRARY_PATH" not in os.environ and importlib.util.find_spec("libtpu") is None:
         raise UserError(f"--target={target}: the TPU's compiler is not installed: pip install libtpu")
     jax.config.update("jax_platforms", "cpu")  # a TPU of this machine may be busy training
-    # Whatever they are, the names of a machine keep libtpu from asking the cloud which one this is.
+    # With any host names set, libtpu does not query the cloud's metadata server.
     machine = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
                "TPU_WORKER_ID": "0"}  # fmt: skip
     for key, value in machine.items():

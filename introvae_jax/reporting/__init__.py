@@ -1,1 +1,1 @@
-"""What a run says of itself: terminal, metrics.jsonl, TensorBoard, pictures, advice, traces."""
+"""Reports of a run: log lines, metrics.jsonl, TensorBoard, pictures, advice, traces."""

@@ -1,4 +1,4 @@
-"""The pictures that a run draws of its model while it trains, and its curves."""
+"""Draws pictures of the model and curves during training."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,27 +18,27 @@ from introvae_jax.objectives import terms
 from introvae_jax.reporting import records
 from introvae_jax.reporting.logging import NO_TERMS, Reporter
 
-MOST_SCORES = 6  # that have a panel among the curves
-PICTURE_SIDE = 2048  # pixels that a grid may have a side
-MOST_A_SIDE = 8  # images
+MOST_SCORES = 6  # metrics with a panel in curves.png
+PICTURE_SIDE = 2048  # most pixels per side of a grid
+MOST_A_SIDE = 8  # images per side of a grid
 POINTS, CELLS = 5_000, 200  # of a picture of a 2-D density
 
 
 class Drawings:
-    """Draws WORKDIR/pictures/ and WORKDIR/curves.png; the first one that cannot be written gives a warning."""
+    """Draws WORKDIR/pictures/ and WORKDIR/curves.png. Warns once if a file cannot be written."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
         self._config, self._workdir, self._warned = config, workdir, False
 
     def pictures(self, trained: Model, test: Source, reporter: Reporter) -> None:
-        """Samples and reconstructions of `trained` as PNG and in TensorBoard."""
+        """Writes samples and reconstructions of `trained` as PNG files and to TensorBoard."""
         for name, image in draw(trained, test).items():
             with self._unless_unwritable():
                 pictures.save(image, self._workdir / "pictures" / f"{name}_{trained.step:07d}.png")
             reporter.picture(name, image, trained.step)
 
     def curves(self) -> None:
-        """curves.png of everything in metrics.jsonl."""
+        """Draws curves.png from metrics.jsonl."""
         found = records.read_metrics(self._workdir / "metrics.jsonl")
         settings = self._config.objective
         kind = objectives.kind(settings)
@@ -49,17 +49,17 @@ class Drawings:
 
     @contextlib.contextmanager
     def _unless_unwritable(self) -> Iterator[None]:
-        """Training is worth more than its pictures: one that cannot be written does not end it."""
+        """Context that turns write errors into a warning: a missing picture must not end the training."""
         try:
             yield
         except OSError as error:
             if not self._warned:
-                warn(f"{error.filename or self._workdir}: {error.strerror or error}; trains on without this picture")
+                warn(f"{error.filename or self._workdir}: {error.strerror or error}; continuing without this picture")
             self._warned = True
 
 
 def draw(trained: Model, test: Source) -> dict[str, Image.Image]:
-    """Pictures by name: fixed-seed samples, and what becomes of held-out data."""
+    """Pictures by name: fixed-seed samples, and reconstructions of held-out data."""
     if trained.config["data"]["source"] == "density":
         return _of_density(trained, np.asarray(test[np.arange(POINTS)]))
     return _of_images(trained, test)
@@ -77,7 +77,7 @@ def _of_images(trained: Model, test: Source) -> dict[str, Image.Image]:
 
 
 def _of_density(trained: Model, real: np.ndarray) -> dict[str, Image.Image]:
-    """True points, samples, reconstructions, and the density that encoder and decoder together see."""
+    """True points, samples, reconstructions, and exp(ELBO) over the plane."""
     reach = DENSITIES[trained.config["data"]["name"]].reach
     panels = {
         "data": real, "samples": trained.sample(POINTS), "reconstructions": trained.reconstruct(real),

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: lines, metrics.jsonl, TensorBoard; and the check for non-finite numbers."""
+"""Reports of a run: log lines, metrics.jsonl and TensorBoard, with a check for non-finite numbers."""
 
 from collections.abc import Callable, Sequence
 import json
@@ -20,9 +20,9 @@ from introvae_jax.reporting import records
 from introvae_jax.reporting.tensorboard import TensorBoard
 from introvae_jax.reporting.time_left import Pauses
 
-PART_BYTES = 2**20  # of TensorBoard's events in a bucket, where a growing file is uploaded again and again
-RUN_AHEAD = 2  # steps that may be dispatched before an older one is waited for
-# TensorBoard's group of a term, by how its name begins; the rest of the name follows the slash.
+PART_BYTES = 2**20  # of an event file in a bucket, where a file is uploaded again each time it grows
+RUN_AHEAD = 2  # most steps that are dispatched and not yet waited for
+# TensorBoard's group of a term, by the prefix of its name; the rest of the name follows the slash.
 GROUPS = ("loss", "kl", "hinge", "exp_elbo", "grad_norm")
 OTHER_TAGS = {
     "learning_rate": "optim/learning_rate", "images_per_second": "speed/images_per_second", "kimg": "speed/kimg",
@@ -32,7 +32,7 @@ NO_TERMS = ("step", "kimg", "images_per_second", "seconds", "wall_time", "learni
 
 
 class NonFinite(Exception):
-    """A loss term or gradient norm is infinite or no number at `step`."""
+    """A loss term or gradient norm is infinite or NaN at `step`."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -42,10 +42,10 @@ class NonFinite(Exception):
 class Reporter:
     """Collects the terms of each step and reports their means.
 
-    start: the step that the run resumes from; later records of an interrupted run are dropped. scored: whether the
-    evaluation of that step, if there is one, stays.
+    start: the step from which the run resumes; later records of an interrupted run are dropped. scored: True to keep
+    the evaluation of that step.
     enabled: False on processes that write nothing; they still check for non-finite numbers.
-    learning_rate: by step. pauses: what the run does besides steps, for the time left. objective: adds to the lines.
+    learning_rate: by step. pauses: the work besides steps, for the time left. objective: adds its part to log lines.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Reporter:
             events = self._spool.local / "tensorboard"
             self._tensorboard = TensorBoard(events, start, part_bytes, published=workdir / "tensorboard")
             trained = max((record.get("seconds", 0.0) for record in self._written()), default=0.0)
-            self._began = time.monotonic() - trained  # as if all of the run had been one
+            self._began = time.monotonic() - trained  # as if the run had never been stopped
             self._training = progress.phase("training", total, "steps", done=start, stays=True)
 
     def resume(self, *, compiles: bool) -> None:
-        """Starts the clock, or goes on. A step that `compiles` is not timed."""
+        """Starts or continues the clock. A step that `compiles` is not timed."""
         if compiles:
             self.pause()
         self._compiles = compiles
@@ -82,9 +82,9 @@ class Reporter:
             self._since = time.perf_counter()
 
     def collect(self, step: int, terms: Terms) -> None:
-        """Takes the terms of the steps up to `step`, still on their way from the device.
+        """Collects the terms of the steps up to `step`, which may not be computed yet (asynchronous dispatch).
 
-        terms: scalars of one step, or arrays [K] of the last K. Waits for those of an earlier call.
+        terms: scalars of one step, or arrays [K] of the last K. Blocks until the terms of an earlier call are computed.
         """
         count = max(np.size(next(iter(terms.values()))), 1)
         self._pending.append((step, terms))
@@ -98,7 +98,7 @@ class Reporter:
             self._training.advance(count)
 
     def pause(self) -> None:
-        """Stops the clock: what comes next (pictures, checkpoints, compiling) is no training."""
+        """Stops the clock, for work besides steps: pictures, checkpoints, compilation."""
         if self._pending:
             jax.block_until_ready(self._pending[-1][1])
         if self._since is not None:
@@ -108,7 +108,7 @@ class Reporter:
     def report(self) -> dict[str, float]:
         """Writes and returns the means of all terms since the last report, up to the first non-finite one.
 
-        Raises NonFinite, naming that one's step and term.
+        Raises NonFinite with the step and the term of a non-finite one.
         """
         self.pause()
         steps = [single for last, terms in self._pending for single in _single_steps(last, jax.device_get(terms))]
@@ -135,7 +135,7 @@ class Reporter:
         return record | {n: float(np.mean([terms[n] for _, terms in steps if n in terms])) for n in names}
 
     def _place(self, step: int) -> dict[str, float]:
-        """Where in the run and when: what every record begins with. seconds: of training, earlier starts included."""
+        """The first fields of every record: step and times. seconds: of training, including earlier starts."""
         place = {"step": step, "kimg": step * self._batch_size / 1000}
         if self._enabled:
             place |= {"seconds": round(time.monotonic() - self._began, 3), "wall_time": round(time.time(), 3)}
@@ -167,18 +167,18 @@ class Reporter:
         progress.say(f"step {step}/{self._total} | evaluation | {shown}")
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """Shows a picture in TensorBoard."""
+        """Writes a picture to TensorBoard."""
         self._tensorboard.image(step, f"pictures/{name}", image)
         self._spool.publish()
 
     def flush(self) -> None:
-        """Returns once everything written so far lies in the work directory. Raises OSError if it cannot."""
+        """Blocks until everything written so far is in the work directory. Raises OSError if it cannot be written."""
         if self._enabled:
             self._spool.publish()
             self._spool.wait()
 
     def say(self, text: str) -> None:
-        """One line for the reader."""
+        """Prints a log line."""
         if self._enabled:
             progress.say(text)
 
@@ -196,7 +196,7 @@ class Reporter:
 
 
 def tag(name: str) -> str:
-    """A term's tag in TensorBoard, which shows what stands before the slash as a group: "kl_real" is "kl/real"."""
+    """A term's tag in TensorBoard, which groups tags by the part before the slash: "kl_real" becomes "kl/real"."""
     group = next((group for group in GROUPS if name.startswith(f"{group}_")), None)
     return OTHER_TAGS.get(name) or (f"{group}/{name.removeprefix(f'{group}_')}" if group else f"terms/{name}")
 
@@ -205,9 +205,9 @@ def summary(
     record: dict[str, float], total: int, batch_size: int, pauses: Pauses | None = None,
     objective: type[Objective] = Objective,
 ) -> str:  # fmt: skip
-    """A record as one line: where the run stands, every loss term, and what `objective` adds.
+    """A record as a log line: progress, loss terms, and the part of the objective.
 
-    pauses: what the time left counts besides steps; "at least" where one of them has not been seen yet.
+    pauses: the work besides steps, for the time left; "at least" if one kind of it has not been measured yet.
     """
     parts = [f"step {record['step']}/{total}", f"{record['kimg']:.1f} kimg"]
     if "images_per_second" in record:
@@ -231,7 +231,7 @@ def _single_steps(last: int, terms: Terms) -> list[tuple[int, Terms]]:
 
 
 def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] | None:
-    """Step, name and value of the first term that is infinite or no number."""
+    """Step, name and value of the first term that is infinite or NaN."""
     for step, terms in steps:
         for name, value in terms.items():
             if not math.isfinite(value):
@@ -240,7 +240,7 @@ def _first_non_finite(steps: list[tuple[int, Terms]]) -> tuple[int, str, float] 
 
 
 def _drop_records_after(path: pathlib.Path, step: int, scored: bool) -> None:
-    """Forgets records of steps that will be taken again, and of the evaluation at `step` if it will."""
+    """Removes records of steps that will be taken again, and of the evaluation at `step` unless `scored`."""
     if path.exists():
         kept = [record for record in records.clean(path, records.is_metrics) if record["step"] <= step]
         kept = [record for record in kept if scored or record["step"] < step or "loss_rec" in record]

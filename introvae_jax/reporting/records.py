@@ -1,6 +1,6 @@
 """JSON Lines files that a run appends to and reads again: metrics.jsonl and rollbacks.jsonl.
 
-A kill cuts a line short, and disks and editors damage others. One bad line must not cost the rest.
+A killed run truncates its last line, and disks or editors may damage others. Damaged lines do not affect the rest.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,16 @@ def is_rollback(record: Any) -> bool:
 
 
 def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Record], dict[int, bytes]]:
-    """The valid records, and the bad lines by their number from 1. Blank lines and a last line cut short are neither.
+    """The valid records, and the damaged lines by line number from 1. Blank and truncated last lines are ignored.
 
-    path: on this machine or in a bucket.
+    path: local or in a bucket.
     """
     good, bad = [], {}
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:  # also of bytes that are no UTF-8
+        except ValueError:  # also for bytes that are not UTF-8
             record = None
         if is_valid(record):
             good.append(record)
@@ -45,12 +45,12 @@ def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Reco
 
 
 def read_metrics(path: str | os.PathLike) -> list[Record]:
-    """The records of a metrics.jsonl, without damaged lines and a last one cut short."""
+    """The records of a metrics.jsonl, without damaged lines and a truncated last one."""
     return read(disk.resolve(path), is_metrics)[0]
 
 
 def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
-    """The valid records of a file, if it is there. Moves bad lines to NAME.bad, with a warning that numbers them."""
+    """The valid records of a file, if it exists. Moves damaged lines to NAME.bad and warns with their numbers."""
     if not path.exists():
         return []
     good, bad = read(path, is_valid)
@@ -61,12 +61,14 @@ def clean(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> list[Record]:
             temporary.write_bytes(before + b"".join(line + b"\n" for line in bad.values()))
         write(path, good)
         numbers = ", ".join(map(str, bad))
-        warn(f"{path}: damaged line{'s' if len(bad) > 1 else ''} {numbers}, moved to {aside}; the run goes on without")
+        warn(
+            f"{path}: damaged line{'s' if len(bad) > 1 else ''} {numbers}, moved to {aside}; the run continues without"
+        )
     return good
 
 
 def write(path: pathlib.Path, records: list[Record]) -> None:
-    """Writes the whole file anew, atomically."""
+    """Replaces the file atomically."""
     with disk.atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 

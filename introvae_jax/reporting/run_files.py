@@ -1,4 +1,4 @@
-"""What a run says of itself at its start: config.json, log.txt and a line that introduces it."""
+"""Files and output at the start of a run: config.json, log.txt and the first log line."""
 
 import json
 import pathlib
@@ -14,10 +14,10 @@ from introvae_jax.experiment import Experiment, example_shape
 
 
 def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Writes config.json, prints what has changed in it, and opens log.txt.
+    """Writes config.json, prints its changes, and opens log.txt.
 
-    A bucket gets no log.txt: nothing can be appended there, and its jobs keep what they print. Raises OSError if the
-    directory cannot be written, UserError if there is no space.
+    There is no log.txt in a bucket, where nothing can be appended. Raises OSError if the directory cannot be written,
+    UserError if there is no space.
     """
     disk.require_space(workdir, 0, "the log")
     if not bucket.is_bucket(workdir):
@@ -31,7 +31,7 @@ def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def introduction(experiment: Experiment, splits: Splits, state: Any, workdir: pathlib.Path) -> str:
-    """What is trained, on what, and from which step."""
+    """The first log line: data, networks, devices, objective and steps."""
     config, replicas = experiment.config, experiment.replicas
     count: Any = parameter_overview.count_parameters
     shape = example_shape(config)

@@ -15,11 +15,11 @@ from tensorboardX.record_writer import RecordWriter
 
 
 class TensorBoard:
-    """Writes at once, unlike tensorboardX's own writer: an error reaches the caller, where there it hangs a thread.
+    """Writes synchronously, unlike tensorboardX's own writer, whose thread hangs on errors: here the caller gets them.
 
-    start: steps after it that an interrupted run has written are taken back.
-    part_bytes: a new file begins after so many, which readers follow; one file without it.
-    published: where the files of earlier starts are, if not in `folder`.
+    start: later steps, which an interrupted run has written, are invalidated.
+    part_bytes: bytes after which a new file begins; by default there is a single file.
+    published: the folder of the files of earlier starts, by default `folder`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TensorBoard:
 
 
 def _stamp_after(folder: pathlib.Path) -> int:
-    """The time in seconds, or more: readers order files by name, and the clock may have gone back since the last."""
+    """The time in seconds, but above all earlier stamps: readers sort files by name, and clocks may be set back."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     found = [int(match[1]) for name in names if (match := re.search(r"\.tfevents\.(\d{10})\.", name))]
     return max([int(time.time()), *(stamp + 1 for stamp in found)])

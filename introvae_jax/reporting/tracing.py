@@ -1,4 +1,4 @@
-"""A trace of chosen steps: what devices, loop and threads do meanwhile, for XProf, TensorBoard or Perfetto."""
+"""Traces selected steps, devices and threads included, for XProf, TensorBoard or Perfetto."""
 
 import contextlib
 import pathlib
@@ -15,7 +15,7 @@ FORM = re.compile(r"([1-9]\d*)(?::([1-9]\d*))?")
 
 
 class Trace:
-    """Of the steps FIRST to LAST, counted from 1 and both included. One run takes it once.
+    """A trace of the steps FIRST to LAST, counted from 1, both included. A run takes one trace.
 
     asked: "FIRST:LAST", "STEP", or "" for no trace. Raises UserError if it is none of these.
     """
@@ -28,26 +28,26 @@ class Trace:
         self._running: tempfile.TemporaryDirectory | None = None
 
     def is_past(self, step: int) -> bool:
-        """Whether the steps after `step` are too late for it."""
+        """True if the first step of the trace is not after `step`."""
         return 0 < self._first <= step
 
     def room(self, step: int) -> int:
-        """How many steps after `step` may be taken at once without missing where the trace begins or ends."""
+        """The number of steps after `step` up to the next beginning or end of the trace."""
         return next((edge - step for edge in (self._first - 1, self._last) if edge > step), 2**31)
 
     def steps_after(self, step: int) -> contextlib.AbstractContextManager:
-        """To be entered for whatever takes the next steps; begins the trace before its first one."""
+        """Context for the next steps. Starts the trace before its first step."""
         if self._running is None and step + 1 == self._first:
             self._running = tempfile.TemporaryDirectory(prefix="introvae_jax_")
             jax.profiler.start_trace(self._running.name, create_perfetto_trace=True)
         return jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
 
     def ends(self, step: int) -> bool:
-        """Whether `step` was its last one. What that computed has to be there before the trace is saved."""
+        """True if `step` is the last one of the trace. Wait for its results before `save`."""
         return self._running is not None and step >= self._last
 
     def save(self, workdir: pathlib.Path | epath.Path) -> pathlib.Path | epath.Path:
-        """Ends the trace; returns the folder in which it is from now on."""
+        """Ends the trace and returns its folder."""
         jax.profiler.stop_trace()
         target = workdir / FOLDER
         if jax.process_count() > 1:
@@ -62,7 +62,7 @@ class Trace:
         return target
 
     def close(self) -> None:
-        """Gives up a trace whose last step did not come."""
+        """Discards a trace whose last step was not reached."""
         if self._running is not None:
             jax.profiler.stop_trace()
             self._running.cleanup()

@@ -1,1 +1,1 @@
-"""Weights of PyTorch: reads .pth files safely, and maps released checkpoints to our networks."""
+"""PyTorch weights: reads .pth files safely, and maps released checkpoints to the networks of this package."""

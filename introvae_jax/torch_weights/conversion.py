@@ -43,7 +43,7 @@ def convert(
     needed = _needed(found, family)
     if config is None:
         config = default_config()
-        # A warm-up would harm weights that are trained to the end.
+        # A warm-up would damage trained weights.
         config.update_from_flattened_dict({**needed, "objective.name": family, "objective.warmup_steps": 0})
     if config.model.prior != "normal" or config.data.source == "density":
         raise errors.UserError(
@@ -68,10 +68,10 @@ def convert(
 
 
 def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, origin: dict[str, str]) -> None:
-    """Writes a checkpoint of step 0 to `workdir`: the weights, the same as their average, and fresh optimizers.
+    """Writes a checkpoint of step 0 to `workdir`: weights, EMA equal to the weights, and initial optimizer states.
 
-    converted: as `mapping.variables` returns it. origin: about the file, for the record of the run. Raises UserError or
-    OSError if it cannot be written.
+    converted: as `mapping.variables` returns it. origin: metadata of the file, for the record of the run. Raises
+    UserError or OSError if it cannot be written.
     """
     experiment = Experiment(config, parallel.replicas())
 
@@ -99,7 +99,7 @@ def write(config: ConfigDict, converted: dict[str, Any], workdir: pathlib.Path, 
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the lock that training holds. A bucket has no locks."""
+    """Holds the same lock as training. A bucket has no locks."""
     if bucket.is_bucket(workdir):
         yield
         return
@@ -123,7 +123,7 @@ def _needed(found: mapping.Structure, family: str) -> dict[str, Any]:
 
 
 def default_config() -> ConfigDict:
-    """The config of configs/default.py. Raises UserError where there is none."""
+    """The config of configs/default.py. Raises UserError if the file does not exist."""
     try:
         from configs import default
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Maps the arrays of the released PyTorch networks to ours.
+"""Maps the arrays of the released PyTorch networks to the Flax networks.
 
-Their names (NCHW): encoder.main.0, .main.1, .main.res_in_SIZE.{conv_expand,conv1,bn1,conv2,bn2}, .fc, and likewise
+PyTorch's names (NCHW): encoder.main.0, .main.1, .main.res_in_SIZE.{conv_expand,conv1,bn1,conv2,bn2}, .fc, and likewise
 decoder.fc.0, .main.res_in_SIZE..., .main.predict; SIZE is the resolution at the block's input, in both networks.
 """
 
@@ -67,7 +67,7 @@ def named_arrays(content: Any, where: str) -> dict[str, np.ndarray]:
             continue
         name, group = ".".join(parts[start:]), groups.setdefault(parts[:start], {})
         if name in group:
-            raise UserError(f"{where}: {name} is there twice; save the state dict of one model alone")
+            raise UserError(f"{where}: {name} occurs twice; save the state dict of a single model")
         group[name] = array
     if not groups:
         seen = ", ".join(".".join(parts) for parts in others[:3]) or "no array at all"

@@ -1,6 +1,6 @@
-"""The tensors of a file of torch.save as numpy arrays, rebuilt from what its pickle says and checked.
+"""Rebuilds the tensors of a torch.save file as numpy arrays and checks them.
 
-A file may claim anything: no tensor reaches out of its storage, and all tensors together stay within a few times the
+Files are untrusted: tensors must lie within their storage, and all tensors together must not exceed a few times the
 size of the file.
 """
 
@@ -26,7 +26,7 @@ MAX_VIEWS = 4  # times the file's size, in all tensors together: a few share a s
 
 # Modules whose classes may be recorded: parts of networks that were saved whole.
 MODULES = ("torch.nn.modules.", "torch.nn.parallel.", "torch.nn.backends.")
-# Top-level modules that no network defines. A class of any other one can only be the network's own.
+# Top-level modules that no network defines. Classes of any other module belong to the network's own code.
 _PYTHON_2 = (
     "__builtin__ cPickle cStringIO commands copy_reg exceptions popen2 urllib2 urlparse thread dummy_thread anydbm "
     "whichdb dbhash dumbdbm gdbm Queue SocketServer BaseHTTPServer SimpleHTTPServer SimpleXMLRPCServer xmlrpclib "
@@ -115,7 +115,7 @@ class TensorReader:
 
 
 def _items(items: Any) -> list[Any] | tuple[Any, ...]:
-    """What a container is made of. Not an array: its elements would take many times its memory."""
+    """The items of a container, which must not be an array: its elements would take many times its memory."""
     if not isinstance(items, list | tuple):
         raise ValueError(f"a container made of {type(items).__name__}")
     return items

@@ -1,7 +1,7 @@
-"""Reads files of torch.save without torch and without running anything in them.
+"""Reads torch.save files without torch and without executing anything in them.
 
-Two containers: the zip of torch 1.6 and later, and the one before it (0.4 to 1.5), a sequence of pickles with the
-numbers behind them.
+Two file formats are supported: the zip of torch 1.6 and later, and the older one (0.4 to 1.5), a sequence of pickles
+followed by the numbers.
 """
 
 import io
@@ -23,10 +23,10 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # at the start of the older cont
 
 
 def read(path: str | os.PathLike) -> Any:
-    """Returns what was saved: containers, numbers and strings as they are, tensors and parameters as numpy arrays.
+    """Returns the saved object: containers, numbers and strings unchanged, tensors and parameters as numpy arrays.
 
-    Arrays may share memory, as the tensors did. A network that was saved whole is an `unpickler.Object`.
-    Raises UserError if there is no such file, if it is damaged, or if it asks for anything that weights do not need.
+    Arrays share memory if the tensors did. A network that was saved as an object becomes an `unpickler.Object`.
+    Raises UserError if the file does not exist, is damaged, or requests anything that weights do not need.
     """
     path = disk.expand(path)
     try:

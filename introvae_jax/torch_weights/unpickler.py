@@ -22,26 +22,26 @@ from typing import Any, BinaryIO
 MAX_BYTES = 2**22  # of one pickle; each byte makes the unpickler keep a few hundred bytes at most
 MAX_COPIED = 2**20  # items that calls copy out of containers, which a pickle can name again and again
 
-# What a damaged pickle makes the unpickler raise.
+# Errors that the unpickler raises for a damaged pickle.
 DAMAGE = (
     ValueError, LookupError, TypeError, OverflowError, AttributeError, EOFError, struct.error, pickle.UnpicklingError,
 )  # fmt: skip
 
 
 class Refused(Exception):
-    """The pickle asks for what is not allowed; the message says for what."""
+    """The pickle requests something that is not allowed; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """The name of a function or class, "torch.FloatStorage". It cannot be called and has no state."""
+    """A placeholder for a function or class, with its name, "torch.FloatStorage". It cannot be called."""
 
     name: str
 
 
 @dataclasses.dataclass(eq=False)
 class Object:
-    """A placeholder for an object of the class `kind`: the arguments and the state that the file gives it."""
+    """A placeholder for an object of the class `kind`, with its arguments and its state in the file."""
 
     kind: str
     arguments: tuple[Any, ...] = ()
@@ -50,11 +50,10 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a pickle may ask for.
+    """The requests that a pickle is allowed to make.
 
-    functions: by full name, our functions that stand in for calls of that name. is_class: True if (module, name) may
-    be the class of an `Object`. names: further names that may be mentioned. persistent: returns the object of a
-    persistent id.
+    functions: replacements for functions, by full name. is_class: True if (module, name) may be the class of an
+    `Object`. names: further names that may occur. persistent: persistent ID -> object.
     """
 
     functions: Mapping[str, Callable[..., Any]]
@@ -64,10 +63,10 @@ class Rules:
 
 
 def load(stream: BinaryIO | mmap.mmap, rules: Rules, max_bytes: int = MAX_BYTES) -> Any:
-    """Reads the pickle at the stream's position, and leaves the stream behind its last byte.
+    """Reads the pickle at the stream's position; the stream is then at the byte after it.
 
-    max_bytes: of the pickle. Raises Refused if it asks for what `rules` do not allow or is longer, and one of DAMAGE
-    if it is not a whole pickle.
+    max_bytes: of the pickle. Raises Refused if the pickle is longer or requests something that `rules` do not allow,
+    and an error in DAMAGE if it is damaged or truncated.
     """
     start = stream.tell()
     content = _Content(stream.read(max_bytes))
@@ -82,10 +81,10 @@ def load(stream: BinaryIO | mmap.mmap, rules: Rules, max_bytes: int = MAX_BYTES)
 
 
 def plain(key: Any) -> Any:
-    """Returns `key` if it may be a key of a dictionary or set.
+    """Returns `key` if it may be a key of a dictionary or set, otherwise raises Refused.
 
-    Hashing a deeply nested tuple would end the process, and large integers can be chosen to have equal hashes, which
-    makes a dictionary slow without end.
+    Hashing a deeply nested tuple would crash the process, and large integers can be chosen to have equal hashes, which
+    makes a dictionary extremely slow.
     """
     if not isinstance(key, str | bytes | int | float | None):
         raise Refused(f"a {type(key).__name__} as the key of a dictionary or set")
@@ -105,7 +104,7 @@ def _alternating(items: list[Any]) -> dict[Any, Any]:
 
 
 class _Content(io.BytesIO):
-    """Bytes that cannot be read beyond their end: the library would accept a constant that is cut short."""
+    """A stream that raises EOFError at its end: the library would accept a truncated constant."""
 
     def read(self, size: int) -> bytes:
         data = super().read(size)

@@ -1,1 +1,1 @@
-"""From the mathematics of a step to the end of a run."""
+"""Training: the step, the loop around it, and what the loop needs."""

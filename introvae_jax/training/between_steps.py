@@ -1,4 +1,4 @@
-"""What a run does between steps: reports and advice, pictures, checkpoints and scores."""
+"""The work between training steps: reports, advice, pictures, checkpoints and scores."""
 
 from collections.abc import Iterator
 import contextlib
@@ -20,11 +20,11 @@ from introvae_jax.training.scoring import Scoring, Stopped, ranked_by
 from introvae_jax.training.state import State
 from introvae_jax.training.watch import Watch
 
-MEAN_OF = 128  # images behind the error of the mean image
+MEAN_OF = 128  # number of images whose mean is the mean image
 
 
 class BetweenSteps:
-    """One for all starts of a run. Of several processes, one reports, draws and scores; all save."""
+    """Reports, draws, saves and scores. The main process reports, draws and scores; all processes save."""
 
     def __init__(
         self, experiment: Experiment, splits: source.Splits, workdir: pathlib.Path, checkpoints: Checkpoints,
@@ -36,12 +36,12 @@ class BetweenSteps:
         self._calibration = Calibration(self._config, experiment.networks, splits.train)
         self._drawings = Drawings(self._config, workdir)
         self._is_main_process = jax.process_index() == 0
-        self._saved = False  # since the watch was last told of a good checkpoint
+        self._saved = False  # True if a checkpoint was saved since the last call of `Watch.keep`
         self.statistics = self._calibration.statistics
 
     @contextlib.contextmanager
     def reporting(self, state: State) -> Iterator[Reporter]:
-        """While entered, `reporter` is open. Begins with a line that introduces the run."""
+        """Context in which `reporter` is open. The first line of the log describes the run."""
         config, start = self._config, int(state.step)
         self._pauses = intervals.pauses(config)
         self.reporter = Reporter(
@@ -55,14 +55,17 @@ class BetweenSteps:
             yield self.reporter
 
     def measure_mean_image(self) -> None:
-        """Prepares the health rules, which compare with the error of the mean image."""
+        """Creates the health rules, which compare losses with the error of the mean image."""
         with progress.phase("measuring the error of the mean image"):
             error = health.error_of_mean_image(self.splits.train, self._calibration.rows.ravel()[:MEAN_OF])
             facts = health.Facts(self._config.objective.to_dict(), error)
             self._health = health.Health(facts, self.reporter.losses())
 
     def report(self, step: int) -> None:
-        """Writes the record of the last steps, with advice. Raises NonFinite, and Collapsed if the config asks."""
+        """Writes the record of the last steps, with advice.
+
+        Raises NonFinite for a term that is not finite, and Collapsed if `log.stop_on_collapse` is set.
+        """
         with self._watch.expecting(f"step {step}"):
             record = self.reporter.report()
         if self._saved and not self._checkpoints.is_writing():
@@ -74,9 +77,10 @@ class BetweenSteps:
             raise resume.Collapsed(f"collapsed before step {step}", self._health.well_until)
 
     def save_and_draw(self, state: State, *, saves: bool, draws: bool, last: bool) -> Statistics:
-        """Draws pictures and begins to save, as asked. Returns the BatchNorm statistics of the averaged weights.
+        """Draws pictures and starts saving a checkpoint. Returns the BatchNorm statistics of the averaged weights.
 
-        Raises NonFinite for a state that is not finite.
+        saves, draws: which of the two to do. last: True at the end of the run, which also draws the curves.
+        Raises NonFinite if the state has a non-finite number.
         """
         step = int(state.step)
         with self._pause("statistics", "measuring BatchNorm statistics"):
@@ -86,10 +90,10 @@ class BetweenSteps:
         if draws and self._is_main_process:
             with self._pause("pictures", "drawing pictures"):
                 self._drawings.pictures(self._averaged(state, statistics["ema"]), self.splits.test, self.reporter)
-        self.reporter.flush()  # records are on disk before the checkpoint that follows them
+        self.reporter.flush()  # the records must be on disk before the checkpoint of the same step
         if last and self._is_main_process:
             with progress.phase("drawing the curves"):
-                self._drawings.curves()  # before the last checkpoint, with which the run counts as done
+                self._drawings.curves()  # before the last checkpoint, because a run with that checkpoint is complete
         if saves:
             self._saved = True
             with self._pause("checkpoints", f"saving the checkpoint of step {step}"):
@@ -98,17 +102,17 @@ class BetweenSteps:
         return statistics["ema"]
 
     def is_done(self, step: int) -> bool:
-        """True if nothing is left to do after `step`."""
+        """True if all steps are taken and the last checkpoint needs no scores."""
         return step >= self._config.steps and not self.owes_scores(step)
 
     def owes_scores(self, step: int) -> bool:
-        """True if the checkpoint of `step` should have been scored and is not."""
+        """True if the checkpoint of `step` is to be scored and has no scores yet."""
         return step > 0 and intervals.scores_at(self._config, step) and not self._checkpoints.is_scored(step)
 
     def score(self, state: State, statistics: Statistics, last: bool) -> bool:
-        """Scores a checkpoint that is being saved. Returns `last`, or True if a stop is asked for meanwhile.
+        """Scores a checkpoint while it is being saved. Returns `last`, or True if a stop was requested meanwhile.
 
-        The main process scores, while the others wait.
+        The main process computes the scores; the other processes wait.
         """
         scored, step = None, int(state.step)
         if self._is_main_process:
@@ -129,19 +133,19 @@ class BetweenSteps:
         return last
 
     def wait(self, step: int) -> None:
-        """Returns once the checkpoint of `step` is written."""
+        """Blocks until the checkpoint of `step` is written."""
         with progress.phase(f"waiting until the checkpoint of step {step} is written"):
             self._checkpoints.wait()
 
     def summary(self, step: int) -> str:
-        """The last line of a run that reached its last step."""
+        """The last log line of a complete run."""
         best = self._checkpoints.best()
-        more = f", the best one of step {best}" if best is not None else ""
+        more = f", the best one is step {best}" if best is not None else ""
         failing = f", but failing: {'; '.join(self._health.failing)}" if self._health.failing else ""
         return f"done{failing}: {self.workdir} holds the checkpoint of step {step}{more}, pictures/ and curves.png"
 
     def _averaged(self, state: State, statistics: Statistics) -> model.Model:
-        """The model with the averaged weights."""
+        """A model with the averaged weights."""
         return model.Model.create(
             self._config, state.encoder.ema, state.decoder.ema, statistics,
             step=int(state.step), weights="ema", batch_size=min(64, self._config.batch_size),
@@ -149,6 +153,6 @@ class BetweenSteps:
 
     @contextlib.contextmanager
     def _pause(self, kind: str, doing: str) -> Iterator[None]:
-        """Entered for what is done between steps: announced where it takes long, and timed."""
+        """Context for work between steps: it is timed, and announced if it takes long."""
         with self._pauses.timed(kind), progress.phase(doing):
             yield

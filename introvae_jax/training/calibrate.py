@@ -1,10 +1,10 @@
-"""BatchNorm statistics for sampling and encoding, measured afresh for given weights.
+"""BatchNorm statistics for sampling and encoding, measured with fixed weights.
 
-Running averages lag the weights, mix the distributions of real and generated images, and do not belong
-to the averaged weights at all. So none are kept: when a checkpoint or a picture is due, the moments of a
-few forward passes are averaged. As the step normalises each kind of pass by itself, each has statistics of
-its own: the encoder's on real images, the decoder's on samples of the prior, and the decoder's on the latents
-of real images. With one set for both of the decoder's, the digits' reconstructions lose 2 dB (docs/digits.md).
+Running averages are not used: they lag behind the weights, mix the distributions of real and generated images, and do
+not match the averaged (EMA) weights. Instead, each checkpoint and each picture averages the moments of a few forward
+passes. The training step normalises each kind of pass separately, so each kind has its own statistics: the encoder on
+real images, the decoder on prior samples, and the decoder on latents of real images. One shared set for the two kinds
+of decoder passes costs 2 dB in the reconstructions of the digits (docs/digits.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from introvae_jax.objectives import terms
 from introvae_jax.training.state import State
 from introvae_jax.training.step import CALIBRATION, draw_key
 
-# Collections "batch_stats" by kind of pass: "encoder", "decoder" (of the prior) and "decoder_rec" (of real images).
+# "batch_stats" collections by kind of pass: "encoder", "decoder" (prior samples), "decoder_rec" (latents of images).
 Statistics = dict[str, Any]
 
 
 class Calibration:
-    """The statistics of a run, measured on `config.checkpoint.calibration_batches` batches of training images.
+    """Measures the statistics of a run on `config.checkpoint.calibration_batches` batches of training images.
 
-    rows: numbers of these images, [batches, B]; the same at every checkpoint.
+    rows: indices of these images, [batches, B]; the same at every checkpoint.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, networks: tuple[nn.Module, nn.Module], train: Source):
@@ -39,7 +39,7 @@ class Calibration:
         self.rows = order[np.arange(shape[0] * shape[1]) % len(order)].reshape(shape)
 
     def statistics(self, state: State, *weights: str) -> dict[str, Statistics]:
-        """BatchNorm statistics under the `weights` named: "ema" (averaged), "raw" or both."""
+        """BatchNorm statistics by kind of weights. weights: "ema" (averaged), "raw" or both."""
         if not self._has_batch_norm:
             return {name: {} for name in weights}
         images = [self._train[rows] for rows in self.rows]
@@ -52,9 +52,10 @@ class Calibration:
 
 
 def make_calibrator(encoder: nn.Module, decoder: nn.Module) -> Callable[..., Statistics]:
-    """A function (encoder params, decoder params, batches of uint8 images, key) -> statistics.
+    """Returns a function (encoder params, decoder params, batches of uint8 images, key) -> statistics.
 
-    One pass of each kind for each batch [B, S, S, C]; empty collections where the networks have no BatchNorm.
+    The function makes one pass of each kind for each batch [B, S, S, C]. Collections are empty for networks without
+    BatchNorm.
     """
     encoder, decoder = encoder.clone(axis_name=None), decoder.clone(axis_name=None)
 
@@ -79,7 +80,7 @@ def make_calibrator(encoder: nn.Module, decoder: nn.Module) -> Callable[..., Sta
 
 
 def pool(passes: Sequence[Statistics]) -> Statistics:
-    """Moments of equally large batches -> moments of their union: the variance gains that of the means."""
+    """Pools the moments of batches of one size: mean of the means; mean of the variances + variance of the means."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float64), *passes)
 
     def union(node: Any) -> Any:

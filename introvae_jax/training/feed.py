@@ -1,4 +1,4 @@
-"""How images reach the step: streamed to it batch by batch, or gathered on the device from a set that lives there."""
+"""Feeds images to the step: streamed batch by batch, or gathered on the device from a resident data set."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -19,27 +19,27 @@ from introvae_jax.objectives.base import Terms
 from introvae_jax.parallel import Replicas
 from introvae_jax.training.state import State
 
-LONGEST = 1024  # steps in one program: how long a stop signal may wait
-AHEAD = 2  # batches on their way to the device while a step runs
+LONGEST = 1024  # most steps in one program; a stop signal waits for the end of the program
+AHEAD = 2  # batches that are prefetched to the device while a step runs
 ROWS_AT_ONCE = 256
 
 Step = Callable[[State, jax.Array], tuple[State, Terms]]
 
 
 class Feed(Protocol):
-    """Takes steps on the batches of a run, in their order. `longest`: steps that one call may take."""
+    """Runs training steps on batches in the order of the run. longest: most steps in one call of `advance`."""
 
     longest: int
 
     def use(self, step: Step) -> None:
-        """Takes `step`, a pure function, from now on."""
+        """Sets the step function, a pure function, for the following calls of `advance`."""
 
     def advance(self, state: State, count: int) -> tuple[State, Terms]:
-        """The state after `count` steps, and their terms: scalars of a single step, or arrays [count]."""
+        """Takes `count` steps. Returns the new state and the terms: scalars if count is 1, otherwise arrays [count]."""
 
 
 class Streamed:
-    """One step at a time; the next batches are decoded and travel to the devices meanwhile."""
+    """Takes one step per call. The next batches are decoded and copied to the devices during the step."""
 
     longest = 1
 
@@ -55,7 +55,7 @@ class Streamed:
 
 
 class Resident:
-    """All images on every device; any number of steps is one program (`lax.scan`) on the numbers of its images."""
+    """Keeps all images on every device. A program takes the indices of its images and runs any number of steps."""
 
     def __init__(self, source: Source, order: Iterator[np.ndarray], replicas: Replicas):
         self._replicas, self._order = replicas, order
@@ -73,7 +73,7 @@ class Resident:
 
 
 def create(config: ml_collections.ConfigDict, source: Source, replicas: Replicas, *, start: int = 0) -> Feed:
-    """The feed that `config.data` asks for, beginning with the batch of step `start` + 1."""
+    """Creates the feed selected by `config.data`. Its first batch is that of step `start` + 1."""
     if config.data.cache == "device":
         order = loader.order(len(source), batch_size=config.batch_size, seed=config.seed)
         return Resident(source, iter(order[start:]), replicas)
@@ -85,7 +85,7 @@ def create(config: ml_collections.ConfigDict, source: Source, replicas: Replicas
 
 
 def load(source: Source) -> np.ndarray:
-    """All images of `source`, decoded by all cores; uint8 [N, S, S, C], or points float32 [N, 2]."""
+    """Decodes all images of `source` on all cores. Returns uint8 [N, S, S, C], or points float32 [N, 2]."""
     parts = [np.arange(i, min(i + ROWS_AT_ONCE, len(source))) for i in range(0, len(source), ROWS_AT_ONCE)]
     first = source[parts[0][:1]]
     images = np.empty((len(source), *first.shape[1:]), first.dtype)
@@ -99,7 +99,7 @@ def load(source: Source) -> np.ndarray:
 
 
 def _read(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same batches; whatever a thread that reads them dies of becomes an OSError, as a disk's."""
+    """Yields the same batches. Raises OSError for any error of a thread that reads them, as for a disk error."""
     while True:
         try:
             batch = next(batches)
@@ -113,7 +113,7 @@ def _read(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _ahead(arrays: Iterator[jax.Array]) -> Iterator[jax.Array]:
-    """The same arrays, without end, each asked for while `AHEAD` wait: the copy to the device overlaps the steps."""
+    """Yields the same arrays and prefetches `AHEAD` of them, so that the copy to the device overlaps the steps."""
     waiting = collections.deque(itertools.islice(arrays, AHEAD))
     for array in arrays:
         waiting.append(array)

@@ -1,4 +1,4 @@
-"""At which steps a run reports, draws, saves and scores, and how many steps it takes in between."""
+"""Intervals: the steps at which a run reports, draws, saves and scores, and the number of steps per call."""
 
 import ml_collections
 
@@ -21,16 +21,16 @@ def next_stop(config: ml_collections.ConfigDict, step: int) -> int:
 
 
 def steps_at_once(config: ml_collections.ConfigDict, longest: int, room: int) -> int:
-    """How many of the next `room` steps one call takes: an interval of the log, or else a power of two.
+    """The number of steps that one call takes, at most `room`: a log interval, or otherwise a power of two.
 
-    Each number compiles a program of its own, and intervals that do not divide each other have many.
+    Each distinct number compiles another program. Intervals that do not divide each other would need many programs.
     """
     count = min(longest, room)
     return count if count == config.log.every else 1 << (count.bit_length() - 1)
 
 
 def pauses(config: ml_collections.ConfigDict) -> Pauses:
-    """What comes besides steps, and when."""
+    """The kinds of work besides steps, with their intervals."""
     scores = [config.eval.every] if config.eval.every else []
     saves, draws = [config.checkpoint.every, *scores], [config.log.pictures_every]
     kinds = {"statistics": [*saves, *draws], "pictures": draws, "checkpoints": saves}

@@ -1,9 +1,9 @@
-"""Whether a batch can fit in memory, known before anything is compiled.
+"""A lower bound on the memory of a step, checked before compilation.
 
-The bound counts what no compiler can avoid to keep at the same time: the state, the images, and the input of every
-convolution and dense layer of one forward pass through both networks, which their kernels' gradients need. Recomputed
-blocks (model.remat) count with their input alone. A compiled step takes 2 to 20 times the activations of this bound
-(docs/memory.md): a batch that the bound refuses cannot run, one that it accepts may still not fit.
+The bound counts the arrays that every compiler must keep at the same time: the state, the images, and the input of
+every convolution and dense layer in one forward pass through both networks, which the kernel gradients need. For a
+recomputed block (model.remat) only its input counts. A compiled step takes 2 to 20 times the activations of this bound
+(docs/memory.md): a batch above the bound cannot run; a batch below it may still run out of memory.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,14 +19,14 @@ from introvae_jax.errors import UserError
 from introvae_jax.experiment import build_networks, example_shape
 from introvae_jax.parallel import Replicas
 
-COPIES = 4  # of each parameter in the state: itself, two moments of Adam, the average
+COPIES = 4  # arrays per parameter in the state: the parameter, two Adam moments, the EMA
 LAYERS = ("conv_general_dilated", "dot_general")
-RECOMPUTED = ("remat", "remat2", "checkpoint")  # what jax.checkpoint is called in a jaxpr, by version
+RECOMPUTED = ("remat", "remat2", "checkpoint")  # names of jax.checkpoint in a jaxpr, by JAX version
 GIB = 2**30
 
 
 def least(config: ml_collections.ConfigDict) -> tuple[int, int]:
-    """Bytes that a device needs at least: of the state, and for each image that it holds at a time."""
+    """The fewest bytes that a device needs: for the state, and for each image of its batch."""
     networks = [network.clone(axis_name=None) for network in build_networks(config)]
     example = jnp.zeros((1, *example_shape(config)))
     inputs = example, jnp.zeros((1, config.model.z_dim))
@@ -40,14 +40,14 @@ def least(config: ml_collections.ConfigDict) -> tuple[int, int]:
 
 
 def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
-    """Raises UserError if the batch cannot be split over `replicas` or cannot fit on a device, as far as is known."""
+    """Raises UserError if the batch cannot be split over `replicas`, or if the bound exceeds a device's memory."""
     replicas.check_batch(config.batch_size)
     device = replicas.local[0]
     room = available(device)
     if room is None:
         return
     if device.platform == "cpu":
-        room //= len(replicas.local)  # they share the machine's memory
+        room //= len(replicas.local)  # CPU devices share the machine's memory
     state, image = least(config)
     at_once = config.batch_size // replicas.count
     needed = state + at_once * image
@@ -56,28 +56,28 @@ def require_fit(config: ml_collections.ConfigDict, replicas: Replicas) -> None:
         remat = "" if config.model.remat or config.data.source == "density" else ", or --config.model.remat=True,"
         raise UserError(
             f"config.batch_size = {config.batch_size}: a step needs at least {needed / GIB:,.1f} GiB of memory on each "
-            f"{device.device_kind} ({at_once:,} images at once) and {room / GIB:,.1f} GiB are available; a smaller "
-            f"--config.batch_size, certainly no more than {largest:,}{remat} needs less (docs/memory.md)"
+            f"{device.device_kind} ({at_once:,} images at once) and {room / GIB:,.1f} GiB are available; reduce "
+            f"--config.batch_size to at most {largest:,}{remat} (docs/memory.md)"
         )
 
 
 def out_of_memory(config: ml_collections.ConfigDict, replicas: Replicas) -> str:
-    """The error of a device that ran out of memory, and what to try."""
+    """The error message for a device that ran out of memory."""
     return (
         f"out of memory with {config.batch_size // replicas.count} images of {config.data.size} pixels on "
-        f"each {replicas.local[0].device_kind}. --config.model.remat=True "
-        "or a smaller --config.batch_size take less (docs/memory.md)"
+        f"each {replicas.local[0].device_kind}. Use --config.model.remat=True "
+        "or a smaller --config.batch_size (docs/memory.md)"
     )
 
 
 def available(device: jax.Device) -> int | None:
-    """Bytes that programs may take on a device, on a CPU those of the whole machine; None if unknown."""
+    """Bytes that programs can use on a device; for a CPU, on the whole machine. None if unknown."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return _machine() if limit is None and device.platform == "cpu" else limit
 
 
 def _machine(root: pathlib.Path = pathlib.Path("/")) -> int | None:
-    """Free memory and swap of a Linux machine, no more than its control group allows; None elsewhere."""
+    """Free memory and swap of a Linux machine in bytes, at most the limit of the control group; None elsewhere."""
     try:
         text = (root / "proc/meminfo").read_text()
         group = re.search(r"^0::/(.*)$", (root / "proc/self/cgroup").read_text(), re.MULTILINE)
@@ -94,7 +94,7 @@ def _machine(root: pathlib.Path = pathlib.Path("/")) -> int | None:
 
 
 def _kept(jaxpr: Any) -> Iterator[int]:
-    """Bytes of what the backward pass of `jaxpr` needs of each layer."""
+    """Yields the bytes that the backward pass of `jaxpr` needs from each layer."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in LAYERS:
@@ -107,7 +107,7 @@ def _kept(jaxpr: Any) -> Iterator[int]:
 
 
 def _inner(parameters: Mapping[str, Any]) -> Iterator[Any]:
-    """The programs that an equation calls."""
+    """Yields the jaxprs that an equation calls."""
     for value in parameters.values():
         if hasattr(value, "eqns"):
             yield value

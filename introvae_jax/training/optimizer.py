@@ -1,4 +1,4 @@
-"""The optimizer of each network, by config."""
+"""Creates the optimizer of each network from config values."""
 
 import optax
 
@@ -20,13 +20,13 @@ def schedule(
 
 
 def every(updates: int, rate: optax.Schedule) -> optax.Schedule:
-    """`rate` for a network that is updated `updates` times a step: optimizers count updates, rates go by steps."""
+    """Converts a schedule over steps to a schedule over optimizer updates, for `updates` updates per step."""
     return lambda count: rate(count // updates)
 
 
 def create(
     rate: optax.Schedule, *, beta1: float, beta2: float, epsilon: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980) behind clipping by global norm; clip_norm 0 means none."""
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) after clipping by global norm; clip_norm 0 disables clipping."""
     adam = optax.adam(rate, b1=beta1, b2=beta2, eps=epsilon)
     return optax.chain(optax.clip_by_global_norm(clip_norm), adam) if clip_norm > 0 else adam

@@ -1,8 +1,8 @@
-"""How a run starts and ends: its work directory, the state it resumes from, rollbacks and errors.
+"""Start and end of a run: the work directory, the state to resume from, rollbacks and errors.
 
-WORKDIR/rollbacks.jsonl holds a line for each rollback: the step and term that were not finite and the step gone back
-to. The RNG key from there on depends on how often that checkpoint was gone back to, so that a run that is killed
-meanwhile resumes to the same end.
+A rollback restarts the run from its last checkpoint after a non-finite number. WORKDIR/rollbacks.jsonl has one line per
+rollback: the step and term that were not finite, and the step of the checkpoint. The RNG key after a rollback depends
+on the number of rollbacks to that checkpoint, so a run that is killed and resumed ends with the same weights.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from introvae_jax.training.watch import Watch
 
 
 class Collapsed(Exception):
-    """The reconstructions have collapsed and the config asks to stop then. well_until: the last step before that."""
+    """The reconstructions have collapsed and `log.stop_on_collapse` is set. well_until: the last healthy step."""
 
     def __init__(self, message: str, well_until: int):
         super().__init__(message)
@@ -39,10 +39,10 @@ class Collapsed(Exception):
 
 @contextlib.contextmanager
 def exclusive(workdir: pathlib.Path, watch: Watch) -> Iterator[None]:
-    """While entered, no other job uses the work directory, all processes of this one see it, and `watch` runs.
+    """Context that locks the work directory for this job, checks that all processes see it, and runs `watch`.
 
-    Process 0 holds the lock for all processes of its job. A bucket has no locks. Raises UserError if another job is
-    there or the directory cannot be written.
+    Process 0 holds the lock for all processes of its job. A bucket has no locks. Raises UserError if another job uses
+    the directory or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         stack.push(processes.leave_on_error)
@@ -64,7 +64,7 @@ def exclusive(workdir: pathlib.Path, watch: Watch) -> Iterator[None]:
 
 
 def open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
-    """The checkpoints of a work directory, to be written. Raises UserError if they cannot be opened."""
+    """Opens the checkpoints of a work directory for writing. Raises UserError if they cannot be opened."""
     try:
         with progress.phase("opening the checkpoints"):
             return Checkpoints(workdir, keep)
@@ -78,23 +78,24 @@ def open_checkpoints(workdir: pathlib.Path, keep: int) -> Checkpoints:
 def restore_or_init(
     experiment: Experiment, data_identity: str, checkpoints: Checkpoints, workdir: pathlib.Path, allow_restart: bool
 ) -> State:
-    """The state of the latest usable checkpoint, if it is of this experiment and of these images, or a fresh one.
+    """Restores the latest usable checkpoint, or returns the initial state if there is none.
 
-    Checkpoints that are proven to be damaged are moved out of the way. Raises UserError if one cannot be read, or
-    without `allow_restart` if a fresh state would throw away earlier progress.
+    Checkpoints that are proven to be damaged are moved to WORKDIR/damaged. Raises UserError if the checkpoint is of
+    another experiment or of other images, if it cannot be read, or, without `allow_restart`, if starting from step 0
+    would discard earlier progress.
     """
     config, replicas = experiment.config, experiment.replicas
     with progress.phase("creating the networks"):
-        state = replicas.replicate(jax.jit(experiment.init_state)())  # compiled: a third faster than one call at a time
+        state = replicas.replicate(jax.jit(experiment.init_state)())  # jitted: a third faster
     steps = checkpoints.steps()
     for step in reversed(steps):
         try:
             stored = checkpoints.restore_run(step)
             config_lib.check_resume(stored["config"], config, workdir)
             place = config.data.name or config.data.path or config.data.source
-            if stored["data_identity"] not in ("", data_identity):  # converted weights know no images
+            if stored["data_identity"] not in ("", data_identity):  # "" for converted weights
                 raise UserError(
-                    f"{workdir} was trained on other images than {place!r} holds now. "
+                    f"{workdir} was trained on images other than those in {place!r} now. "
                     "Restore them, or start over in another --workdir"
                 )
             with progress.phase(f"loading the checkpoint of step {step}"):
@@ -113,19 +114,22 @@ def restore_or_init(
 def _earlier_progress(
     config: ml_collections.ConfigDict, checkpoints: Checkpoints, workdir: pathlib.Path, steps: list[int]
 ) -> str | None:
-    """What shows that a run without a usable checkpoint had one. steps: of the checkpoints that were there."""
+    """A message if a run without a usable checkpoint had made progress, otherwise None.
+
+    steps: of the checkpoints that were there.
+    """
     if steps:
         return f"all of its checkpoints are damaged and were moved to {workdir / 'damaged'}"
     if damaged := checkpoints.damaged_steps():
         return f"{workdir / 'damaged'} holds the checkpoint of step {damaged[-1]}"
     path = workdir / "metrics.jsonl"
     last = max((record["step"] for record in (records.read_metrics(path) if path.exists() else [])), default=0)
-    # The first checkpoint is complete at the latest when the second one begins; a kill before that is no loss.
+    # The first checkpoint is complete before the second one starts. A run killed before that had no checkpoint yet.
     return f"{path} ends at step {last}" if last > 2 * config.checkpoint.every else None
 
 
 def run_record(config: ml_collections.ConfigDict, data_identity: str) -> dict[str, Any]:
-    """What a checkpoint says about the run it belongs to; `restore_or_init` compares it."""
+    """The metadata that a checkpoint stores about its run; `restore_or_init` compares it with the current run."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
@@ -136,15 +140,15 @@ def run_record(config: ml_collections.ConfigDict, data_identity: str) -> dict[st
 
 
 def last_good(checkpoints: Checkpoints, until: float = math.inf) -> str:
-    """The latest checkpoint of a step up to `until`, in words."""
+    """A phrase for messages that names the latest checkpoint of a step up to `until`."""
     steps = [step for step in checkpoints.steps() if step <= until]
     if not steps:
-        return "no checkpoint from before is left" if checkpoints.steps() else "no checkpoint had been written"
+        return "no earlier checkpoint is left" if checkpoints.steps() else "no checkpoint had been written"
     return f"the last good checkpoint is step {steps[-1]} in {checkpoints.directory}"
 
 
 class Rollbacks:
-    """The rollbacks of one work directory up to the step `start`: later ones belong to steps that are taken anew."""
+    """The rollbacks of a work directory up to step `start`. Later ones belong to steps that are taken again."""
 
     def __init__(self, workdir: pathlib.Path, start: int):
         self._path, found = workdir / "rollbacks.jsonl", []
@@ -158,17 +162,17 @@ class Rollbacks:
         return len(self._entries)
 
     def add(self, to: int, reason: str, failed: int) -> None:
-        """Notes a rollback to step `to` after step `failed`; one process of the job writes it down."""
+        """Records a rollback to step `to` after a failure at step `failed`. The main process writes the file."""
         self._entries.append({"to": to, "reason": reason, "failed": failed})
         if jax.process_index() == 0:
             records.write(self._path, self._entries)
 
     def has_repeated(self, to: int, failed: int) -> bool:
-        """True if the run has gone back to step `to` before and has failed at the same step as now."""
+        """True if an earlier rollback to step `to` was followed by a failure at the same step `failed`."""
         return any((entry["to"], entry.get("failed")) == (to, failed) for entry in self._entries)
 
     def with_other_noise(self, state: State) -> State:
-        """The state of a checkpoint with the RNG key that follows from how often it was gone back to."""
+        """The state with an RNG key that depends on the number of rollbacks to its step."""
         times = sum(entry["to"] == int(state.step) for entry in self._entries)
         return state.replace(key=_rekeyed(state.key, times)) if times else state
 
@@ -181,33 +185,31 @@ def _rekeyed(key: Any, times: int) -> Any:
 def roll_back(
     config: ml_collections.ConfigDict, checkpoints: Checkpoints, rollbacks: Rollbacks, error: NonFinite
 ) -> None:
-    """Notes that the run goes back to its latest checkpoint. Raises UserError if it may not, or no more."""
+    """Records a rollback to the latest checkpoint. Raises UserError if `checkpoint.rollbacks` are used up."""
     allowed, reason, optim = config.checkpoint.rollbacks, str(error), config.optim
     checkpoints.wait()
     to = max(checkpoints.steps(), default=0)
     repeated = ""
     if rollbacks.has_repeated(to, error.step):
-        repeated = (
-            f". It failed at the same step before: another RNG key does not help from the checkpoint of step {to}"
-        )
+        repeated = f". It failed at the same step before: a new RNG key does not help from the checkpoint of step {to}"
     if len(rollbacks) >= allowed:
-        tried = f" after {allowed} times back to a checkpoint" if allowed else ""
+        tried = f" after {allowed} rollbacks" if allowed else ""
         raise UserError(
             f"{reason}: stopped{tried}, {last_good(checkpoints)}{repeated}. "
-            "A lower --config.optim.learning_rate, --config.optim.clip_norm or more "
-            f"--config.objective.warmup_steps helps, in a new --workdir (now {optim.learning_rate:g}, "
+            "Try a new --workdir with a lower --config.optim.learning_rate, with --config.optim.clip_norm or with more "
+            f"--config.objective.warmup_steps (now {optim.learning_rate:g}, "
             f"{optim.clip_norm:g}, {config.objective.warmup_steps})"
         ) from error
     rollbacks.add(to, reason, error.step)
     if jax.process_index() == 0:
-        warn(f"{reason}: back to step {to} with other noise ({len(rollbacks)} of {allowed} times){repeated}")
+        warn(f"{reason}: rollback {len(rollbacks)} of {allowed}, to step {to} with a new RNG key{repeated}")
 
 
 @contextlib.contextmanager
 def error_exits(
     experiment: Experiment, checkpoints: Checkpoints, workdir: pathlib.Path, watch: Watch
 ) -> Iterator[None]:
-    """While entered, an error of the run becomes a UserError that names the last good checkpoint. Closes them."""
+    """Context that turns errors of the run into a UserError naming the last good checkpoint. Closes `checkpoints`."""
     watch.keep(last_good(checkpoints))
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
@@ -221,12 +223,12 @@ def error_exits(
             message = f"{error.filename or workdir}: {error.strerror or error}: stopped, {last_good(checkpoints)}"
             raise UserError(
                 message, EXIT_RETRY if bucket.is_bucket(workdir) else 1
-            ) from error  # a bucket may come back
+            ) from error  # an unreachable bucket may become reachable again
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 advice = memory.out_of_memory(experiment.config, experiment.replicas)
                 raise UserError(f"{advice}: stopped, {last_good(checkpoints)}") from error
             if processes.several():
                 watch.keep(last_good(checkpoints))
-                watch.leave(f"another process of this job is gone ({str(error).splitlines()[0][:200]})")
+                watch.leave(f"another process of this job has ended ({str(error).splitlines()[0][:200]})")
             raise

@@ -1,4 +1,4 @@
-"""Scores a run while it trains, so that the best checkpoint is known and kept."""
+"""Scores checkpoints during training, so that the best one is known and kept."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -29,7 +29,7 @@ def ranked_by(config: ml_collections.ConfigDict) -> str:
 
 
 class Scoring:
-    """The metrics of `config.eval`, of samples against training images and of held-out images.
+    """Computes the metrics of `config.eval`: of samples against training images, and on held-out images.
 
     Raises UserError, before training starts, for missing weights and metrics that cannot be computed.
     """
@@ -50,7 +50,7 @@ class Scoring:
         self._best = ranked_by(config)
 
     def score(self, trained: model.Model) -> tuple[list[Result], float]:
-        """The results of a model and its rank, higher for a better one. Raises Stopped when a stop is requested."""
+        """The results and the rank of a model; a higher rank is better. Raises Stopped if a stop is requested."""
         metadata = image_sets.model_metadata(trained, self._workdir)
         with jax.default_matmul_precision("highest"):
             samples = self._stoppable(image_sets.from_model(trained, metadata, 0))

@@ -1,4 +1,4 @@
-"""What training carries from step to step: plain arrays without a device axis, so a checkpoint fits any machine."""
+"""The training state: plain arrays without a device axis, so that a checkpoint fits any number of devices."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ import optax
 
 
 class NetworkState(struct.PyTreeNode):
-    """One of the two networks: parameters, optimizer state, and the moving average (EMA) of the parameters."""
+    """State of one network: parameters, optimizer state, exponential moving average (EMA) of the parameters."""
 
     params: Any
     opt_state: optax.OptState
@@ -23,10 +23,10 @@ class NetworkState(struct.PyTreeNode):
     def update(
         self, grads: Any, optimizer: optax.GradientTransformation, step: jax.Array, ema_decay: float
     ) -> "NetworkState":
-        """One optimizer step, and the EMA after it.
+        """Applies one optimizer update and updates the EMA.
 
-        The decay starts low, min(ema_decay, (1 + step) / (10 + step)), so that the average forgets
-        the initial parameters within few steps.
+        The EMA decay is min(ema_decay, (1 + step) / (10 + step)): it starts low, so that the average forgets the
+        initial parameters within a few steps.
         """
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
@@ -35,7 +35,7 @@ class NetworkState(struct.PyTreeNode):
 
 
 class State(struct.PyTreeNode):
-    """step: optimizer steps taken, int32. key: the base key as raw uint32 [2]; every draw folds from it."""
+    """step: steps taken, int32. key: base RNG key, raw uint32 [2]; the key of each draw is folded from it."""
 
     step: jax.Array
     key: jax.Array
@@ -50,7 +50,7 @@ def create(
     optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
     image_shape: tuple[int, ...],
 ) -> State:
-    """A fresh state. key: a typed key. image_shape: (height, width, channels), or (2,)."""
+    """Creates the initial state. key: a typed RNG key. image_shape: (height, width, channels), or (2,) for points."""
     key_encoder, key_decoder, key_train = jax.random.split(key, 3)
     encoder, decoder = encoder.clone(axis_name=None), decoder.clone(axis_name=None)  # no device axis here
     params_e = encoder.init(key_encoder, jnp.zeros((1, *image_shape)))["params"]

@@ -17,18 +17,18 @@ from introvae_jax.trees import PyTree
 
 UPDATE_ORDERS = ("alternating", "simultaneous")
 
-# What a key is folded with, so that no two draws of a step share one.
+# Folded into the key, so that no two draws of a step share a key.
 EPS, PRIOR, MIRROR, CALIBRATION, DEQUANTIZE, EPS_REC, EPS_FAKE = range(7)
-NEXT_PRIOR = 16  # plus the number of the decoder's further update
+NEXT_PRIOR = 16  # plus the index of the additional decoder update
 
 
 def draw_key(state: State, purpose: int) -> jax.Array:
-    """The key of one draw of this step."""
+    """The RNG key of one draw of this step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), purpose)
 
 
 def draw_latents(state: State, purpose: int, shape: tuple[int, int], local_batch: int, replicas: Replicas) -> jax.Array:
-    """This device's rows of standard normal noise [global batch, Z], the same whatever the number of devices."""
+    """Standard normal noise: this device's rows of [global batch, Z]. Independent of the number of devices."""
     return replicas.shard(jax.random.normal(draw_key(state, purpose), shape), local_batch)
 
 
@@ -41,11 +41,11 @@ def draw_batch(
     replicas: Replicas,
     dequantize: bool = False,
 ) -> Batch:
-    """Images and noise of this step.
+    """Draws the noise of this step and converts its images.
 
-    images: uint8 [B, H, W, C], this device's; they become v / 255, or (v + u) / 256 with u from U[0, 1) to
-    `dequantize` them. Points [B, 2] are floats and stay as they are. Noise is drawn for the global batch and
-    sliced, so that it does not depend on the number of devices.
+    images: uint8 [B, H, W, C], the rows of this device. They become v / 255, or, with `dequantize`, (v + u) / 256 with
+    u from U[0, 1). Points [B, 2] are floats and stay unchanged. Noise is drawn for the global batch and sliced, so that
+    it does not depend on the number of devices.
     """
     local = lambda x: replicas.shard(x, images.shape[0])  # noqa: E731
     normal = lambda purpose: draw_latents(  # noqa: E731
@@ -53,7 +53,7 @@ def draw_batch(
     )
     x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
     if dequantize:
-        key = draw_key(state, DEQUANTIZE)  # one for each image: the whole batch's noise would be as large as it
+        key = draw_key(state, DEQUANTIZE)  # one per image: the noise of the global batch takes too much memory
         keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(local(jnp.arange(global_batch)))
         noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
         x = (images.astype(jnp.float32) + noise) / 256.0
@@ -78,14 +78,14 @@ def make_step(
     decoder_updates: int = 1,
     share_backward: bool = True,
 ) -> Callable[[State, jax.Array], tuple[State, Terms]]:
-    """The pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms), to be mapped by `replicas`.
+    """Returns the pure function (state, images uint8 [B, H, W, C] or points) -> (state, terms); `replicas` maps it.
 
-    update_order: "alternating", the decoder's loss sees the updated encoder (algorithm 1), or
-    "simultaneous", both gradients are taken at the same point. The two value_and_grad calls share
-    what they have in common once compiled; tests/training/test_compiled.py counts.
-    decoder_updates: of the decoder for each of the encoder; the first on the encoder's samples of the prior, each
-    further one on new ones.
-    share_backward: whether the two losses may have backward passes in common too; objectives/shared_gradient.py.
+    update_order: "alternating", the decoder's loss uses the updated encoder (algorithm 1), or "simultaneous", both
+    gradients are taken at the same point. The compiler merges the operations that the two value_and_grad calls have in
+    common; tests/training/test_compiled.py counts them.
+    decoder_updates: decoder updates per encoder update. The first one uses the encoder's prior samples, each further
+    one draws new ones.
+    share_backward: True to share backward passes between the two losses too (objectives/shared_gradient.py).
     """
     bind = Partial if share_backward else functools.partial
 

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C as a request to stop, which the loop looks at between two steps."""
+"""Turns SIGTERM, SIGHUP and Ctrl-C into a stop request, which the train loop checks between steps."""
 
 from collections.abc import Callable
 import contextlib
@@ -17,10 +17,10 @@ Handler = Callable[[int, FrameType | None], Any] | int | None  # what signal.sig
 
 
 class StopRequest(contextlib.AbstractContextManager):
-    """While entered, the first signal only sets `requested`; a second one ends the process at once.
+    """Context in which the first signal only sets `requested`; a second signal ends the process immediately.
 
-    Of several processes each may be told; JAX's runtime, which then holds SIGTERM, agrees on where all stop.
-    Only the main thread can handle signals: in another one it stays without any.
+    In a job of several processes any process may receive the signal: JAX's runtime, which then handles SIGTERM, chooses
+    one step at which all processes stop. Signals are handled only if the context is entered in the main thread.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class StopRequest(contextlib.AbstractContextManager):
             startup.receivers.remove(self._receive)
 
     def agreed(self) -> bool:
-        """Whether all processes stop here. Every one of them asks equally often."""
+        """True if all processes stop at this step. Every process must call it equally often."""
         if processes.several():
             self._looks += 1
             if multihost_utils.reached_preemption_sync_point(self._looks):

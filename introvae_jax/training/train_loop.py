@@ -1,7 +1,7 @@
-"""Training: config -> data -> experiment -> state -> steps. `train` sets up, `TrainLoop` holds the loop.
+"""Training: config -> data -> experiment -> state -> steps. `train` sets up a run, `TrainLoop` runs the loop.
 
-The mathematics is elsewhere: training/step.py takes one step (Algorithm 1 of the IntroVAE paper), objectives/ has the
-losses (equations 11 and 12).
+training/step.py defines the step (Algorithm 1 of the IntroVAE paper); objectives/ defines the losses (equations 11 and
+12).
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,16 +40,16 @@ def train(
     profile: str = "",
     allow_restart: bool = False,
 ) -> bool:
-    """Trains until `config.steps`, or until SIGTERM or Ctrl-C, and leaves a checkpoint either way.
+    """Trains to step `config.steps`, or until SIGTERM or Ctrl-C, and saves a checkpoint in both cases.
 
-    Called again with the same arguments it resumes from the latest checkpoint, and ends with the same weights as a run
-    that was never stopped. Of several processes (processes.start) all call it alike. Returns True if the last step was
-    reached. Raises UserError for what the user can put right.
+    A second call with the same arguments resumes from the latest checkpoint. A resumed run ends with the same weights
+    as a run that was never stopped. In a job of several processes (processes.start) every process makes the same call.
+    Returns True if the last step was reached. Raises UserError for every problem that the user can fix.
 
-    allow_restart: train from step 0 where earlier progress is found but no usable checkpoint.
-    step_timeout: seconds that a step may take, 0 for any. peer_timeout: seconds without a sign of life of another
-    process of the job. Beyond either, this process ends with one line and errors.EXIT_RETRY. profile: the steps to
-    trace, as in tracing.py.
+    allow_restart: train from step 0 if earlier progress is found but no usable checkpoint.
+    step_timeout: seconds that a step may take, 0 for no limit. peer_timeout: seconds without a heartbeat from another
+    process of the job. After either, this process ends with one line and exit status errors.EXIT_RETRY.
+    profile: the steps to trace, as in reporting/tracing.py.
     """
     config_lib.validate(config)
     trace, replicas = Trace(profile), parallel.replicas()
@@ -58,7 +58,7 @@ def train(
     with progress.phase("opening the images"):
         splits = source.open_splits(config.data)
     experiment = Experiment(config, replicas)
-    # step(state, images) -> (state, terms) is Algorithm 1, training/step.py; one for each phase.
+    # One step(state, images) -> (state, terms) per phase: Algorithm 1, see training/step.py.
     steps = {(name, beta): experiment.make_step(name, beta=beta) for name, beta in experiment.phases}
     stop, watch = StopRequest(), Watch(peer_timeout, step_timeout)
     with progress.phase("preparing the metrics"):
@@ -71,7 +71,7 @@ def train(
         between = BetweenSteps(experiment, splits, workdir, checkpoints, scoring, watch)
         if between.is_done(int(state.step)):
             if jax.process_index() == 0:
-                print(f"{workdir}: already trained to step {int(state.step)}; a higher --config.steps trains on")
+                print(f"{workdir}: already trained to step {int(state.step)}; raise --config.steps to train longer")
             return True
         with resume.error_exits(experiment, checkpoints, workdir, watch), stop:
             if jax.process_index() == 0:
@@ -89,7 +89,7 @@ def train(
 
 @dataclasses.dataclass
 class TrainLoop:
-    """The step loop. steps: the step function of each of `experiment.phases`. between: what is done between steps."""
+    """The step loop. steps: the step function of each of `experiment.phases`. between: the work between steps."""
 
     experiment: Experiment
     steps: Mapping[Phase, feed.Step]
@@ -103,11 +103,11 @@ class TrainLoop:
         start, between = int(state.step), self.between
         with between.reporting(state) as reporter, contextlib.closing(self.trace):
             if self.trace.is_past(start):
-                reporter.say(f"--profile: no trace, its first step was taken before; this is step {start}")
+                reporter.say(f"--profile: no trace is written: the run resumes at step {start}, after its first step")
             step = self._take_steps(state)
             between.wait(step)
             if step < self.experiment.config.steps or self.stop.requested is not None:
-                reporter.say(f"{self.stop.requested}: saved step {step}; the same command goes on from here")
+                reporter.say(f"{self.stop.requested}: saved step {step}; rerun the same command to resume")
                 return False
             reporter.say(between.summary(step))
             return True
@@ -117,7 +117,7 @@ class TrainLoop:
         config, between, step = self.experiment.config, self.between, int(state.step)
         between.measure_mean_image()
         last = step >= config.steps
-        if between.owes_scores(step):  # a stop or a kill cut it short
+        if between.owes_scores(step):  # the previous start was stopped before it had scored this checkpoint
             last = between.score(state, between.statistics(state, "ema")["ema"], last)
         with progress.phase("reading the first batches"):
             batches = self.make_feed(step)
@@ -135,7 +135,7 @@ class TrainLoop:
                 between.reporter.collect(step, terms)
             if self.trace.ends(step):
                 between.reporter.pause()
-                between.reporter.say(f"step {step}: {self.trace.save(between.workdir)} holds the trace")
+                between.reporter.say(f"step {step}: saved the trace in {self.trace.save(between.workdir)}")
 
             last = step == config.steps or self.stop.agreed()
             scores = intervals.scores_at(config, step)
@@ -146,18 +146,18 @@ class TrainLoop:
             if saves or draws:
                 statistics = between.save_and_draw(state, saves=saves, draws=draws, last=last)
             if scores and self.stop.requested is not None:
-                last = True  # the next start makes up for it
+                last = True  # the next start scores this checkpoint
             elif scores:
                 last = between.score(state, statistics, last)
         return step
 
     def make_feed(self, start: int) -> feed.Feed:
-        """The training images in their order, from the batch of step `start` + 1 on."""
+        """Creates the feed of training images, in the order of the run. Its first batch is that of step `start` + 1."""
         return feed.create(self.experiment.config, self.between.splits.train, self.experiment.replicas, start=start)
 
     @contextlib.contextmanager
     def _stepping(self, step: int, count: int, phase: Phase) -> Iterator[None]:
-        """Entered while the next `count` steps are taken: timed, watched, traced, and announced if they compile."""
+        """Context for the next `count` steps: times, watches and traces them, and announces a compilation."""
         compiles = (phase, count) not in self._compiled
         self._compiled.add((phase, count))
         self.between.reporter.resume(compiles=compiles)

@@ -1,4 +1,4 @@
-"""Ends this process when another one of the job is gone or a step does not end, with one line."""
+"""Ends this process with one line if another process of the job has ended or a step hangs."""
 
 from collections.abc import Iterator
 import contextlib
@@ -15,18 +15,18 @@ _ALIVE = "introvae_jax/alive/"
 
 
 class Watch(contextlib.AbstractContextManager):
-    """While entered, ends this process with one line when another is gone or a step does not end.
+    """Context that ends this process with one line if another process of the job has ended or a step hangs.
 
-    peer_timeout: seconds without a sign of life of another process. step_timeout: seconds that a step may take, 0 for
-    any.
+    peer_timeout: seconds without a heartbeat from another process. step_timeout: seconds that a step may take, 0 for no
+    limit.
     """
 
-    BEAT = 1.0  # seconds between two signs of life
+    BEAT = 1.0  # seconds between two heartbeats
 
     def __init__(self, peer_timeout: float, step_timeout: float):
         self._peer_timeout, self._step_timeout = peer_timeout, step_timeout
         self._last_good = "no checkpoint had been written"
-        self._since: float | None = None  # when the step that is waited for began
+        self._since: float | None = None  # start time of the current step
         self._doing, self._done = "", threading.Event()
         self._heard: dict[int, tuple[str, float]] = {}
         self._answered = time.monotonic()
@@ -42,24 +42,24 @@ class Watch(contextlib.AbstractContextManager):
         self._done.set()
 
     def keep(self, last_good: str) -> None:
-        """What to say about the last good checkpoint from now on."""
+        """Sets the phrase about the last good checkpoint for the final line."""
         self._last_good = last_good
 
     @contextlib.contextmanager
     def expecting(self, what: str) -> Iterator[None]:
-        """While entered, what is done should end within `step_timeout`."""
+        """Context for work that must end within `step_timeout`. what: the work, for the final line."""
         self._doing, self._since = what, time.monotonic()
         try:
             yield
-        finally:  # a non-finite number may send the run back, and it goes on
+        finally:  # after an error too: a rollback continues the run
             self._since = None
 
     def leave(self, reason: str) -> NoReturn:
-        """Ends the process at once, without waiting for others: there is nobody to wait for."""
-        processes.leave(f"{reason}: stopped, {self._last_good}; the same command goes on from there", EXIT_RETRY)
+        """Ends the process immediately, without waiting for the other processes, which may never answer."""
+        processes.leave(f"{reason}: stopped, {self._last_good}; rerun the same command to resume", EXIT_RETRY)
 
     def _guard(self) -> None:
-        """Looks at the clocks."""
+        """Checks the timeouts, in a thread."""
         while not self._done.wait(self.BEAT):
             now, since = time.monotonic(), self._since
             if self._step_timeout and since is not None and now - since > self._step_timeout:
@@ -68,16 +68,14 @@ class Watch(contextlib.AbstractContextManager):
                 continue
             if now - self._answered > self._peer_timeout:
                 self.leave(
-                    f"process 0, the coordinator, has not answered for {self._peer_timeout:g} s (--peer_timeout)"
+                    f"process 0, the coordinator, has not responded for {self._peer_timeout:g} s (--peer_timeout)"
                 )
             for index, (_, heard) in self._heard.copy().items():
                 if now - heard > self._peer_timeout:
-                    self.leave(
-                        f"process {index} has given no sign of life for {self._peer_timeout:g} s (--peer_timeout)"
-                    )
+                    self.leave(f"process {index} has sent no heartbeat for {self._peer_timeout:g} s (--peer_timeout)")
 
     def _listen(self) -> None:
-        """Gives and takes signs of life; a call that hangs is noticed by the guard."""
+        """Sends and receives heartbeats, in a thread. If a call hangs, `_guard` ends the process."""
         client, me, beat = processes.key_value_store(), jax.process_index(), 0
         while not self._done.wait(self.BEAT):
             beat += 1
@@ -86,7 +84,7 @@ class Watch(contextlib.AbstractContextManager):
                 signs = client.key_value_dir_get(_ALIVE)
             except jax.errors.JaxRuntimeError as error:
                 if not self._done.is_set():
-                    self.leave(f"process 0, the coordinator, is gone ({processes.first_line(error)})")
+                    self.leave(f"process 0, the coordinator, has ended ({processes.first_line(error)})")
                 return
             now = self._answered = time.monotonic()
             for key, value in signs:

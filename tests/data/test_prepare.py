@@ -161,7 +161,7 @@ def test_what_lies_beside_the_images_does_not_shift_the_official_split(tmp_path,
     assert capsys.readouterr().err == ""
     some = files.Files(tmp_path, names[:30_000], [], "")
     write.shards(DatasetSpec("faces", "", "celeb_a", images.Target(64, 3), "png", 95, ""), some)
-    assert "30,000 images, celeb_a has 202,599; the split will not be the usual one" in capsys.readouterr().err
+    assert "30,000 images, celeb_a has 202,599; the split will not be the standard one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("make", [miniatures.progan_tfrecords, miniatures.progan_hdf5])

@@ -52,7 +52,7 @@ def test_without_a_cache_the_same_images_are_decoded_on_demand(image_folder):
     order = np.array([3, 0, 3])
     np.testing.assert_array_equal(cached.train[order], on_demand.train[order])
     (image_folder / on_demand.train.names[0]).write_bytes(b"gone bad")
-    with pytest.raises(UserError, match="could be read when training began"):
+    with pytest.raises(UserError, match="was readable at the start of training"):
         on_demand.train[np.array([0])]
 
 

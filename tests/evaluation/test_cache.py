@@ -113,7 +113,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(cache, folders,
     real, fake = map(str, folders.values())
     text, _ = evaluator.evaluate(evaluator.Options(["alexnet_frechet"], real=real, fake=fake))
     assert "alexnet_frechet20" in text
-    assert "statistics of real images are not kept" in capsys.readouterr().err
+    assert "statistics of real images are not cached" in capsys.readouterr().err
 
 
 def test_the_second_evaluation_reads_no_real_image(cache, cheap):

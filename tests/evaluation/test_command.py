@@ -24,7 +24,7 @@ def test_a_wrong_call_is_one_line(folders, run_command, tmp_path):
     fake = tmp_path / "fake"
     fake.mkdir()
     wrong = ["--metrics=swd", f"--real={folders['real']}", f"--fake={fake}"]
-    for args, said in ((wrong, "no image there can be read"), (["--batch_size=1", *wrong], "--batch_size=1")):
+    for args, said in ((wrong, "no readable image found"), (["--batch_size=1", *wrong], "--batch_size=1")):
         result = run_command("introvae_jax.evaluate", *args)
         assert result.returncode == 1
         (line,) = result.stderr.strip().splitlines()

@@ -113,7 +113,7 @@ def test_what_cannot_be_had(word, said, trained, held_out):
 @pytest.mark.parametrize(
     ("section", "change", "said"),
     [
-        ("model", {"prior": "sphere"}, "a model with model.prior = 'sphere' gives images no density"),
+        ("model", {"prior": "sphere"}, "a model with model.prior = 'sphere' defines no density of images"),
         ("objective", {"auto_beta": 2.5}, "a model trained with objective.auto_beta has no fixed beta"),
     ],
 )

@@ -162,7 +162,7 @@ REFUSED = {
     "no such run": ({"workdir": NOWHERE}, "no checkpoints there"),
     "no such folder": ({"real": "REAL", "fake": NOWHERE}, f"{NOWHERE}: no such file or folder"),
     "no folder at all": ({"real": "", "fake": "FAKE"}, "an empty name"),
-    "size of a run": ({"workdir": "RUN", "size": 16}, "--size is for --fake"),
+    "size of a run": ({"workdir": "RUN", "size": 16}, "--size needs --fake"),
     "no such step": ({"workdir": "RUN", "step": "7"}, "no checkpoint of step 7; there are 1, 2"),
     "no step": ({"workdir": "RUN", "step": "last"}, "--step=last: must be latest, best or a number"),
     "no best": ({"workdir": "RUN", "step": "best"}, r"no checkpoint was scored while training \(config.eval.every\)"),
@@ -195,13 +195,15 @@ def test_a_folder_that_has_gone_is_asked_for_by_the_right_flag(run, folders, mon
     trained.config = {**trained.config, "data": data}
     monkeypatch.setattr(evaluator.model, "load", lambda *_, **__: trained)
     for path in (None, "/not/there/either"):
-        with pytest.raises(UserError, match=rf"^{path or NOWHERE}: the images of .* say where with --data_path=DIR"):
+        with pytest.raises(
+            UserError, match=rf"^{path or NOWHERE}: the images of .* give their path with --data_path=DIR"
+        ):
             evaluate("swd4", workdir=run, data_path=path)
     assert (
         "swd4" in evaluate("swd4", workdir=run, data_path=folders["real"], out=pathlib.Path(run).parent / "d.json")[0]
     )
     data["path"] = ""
-    with pytest.raises(UserError, match="knows no images: name the folder or archive with --data_path"):
+    with pytest.raises(UserError, match="has no image source: name a folder or archive with --data_path"):
         evaluate("swd4", workdir=run)
 
 

@@ -147,9 +147,7 @@ def test_what_cannot_be_had_is_refused_before_an_image_is_read(case):
 
 
 def test_halves_that_are_too_few():
-    with pytest.raises(
-        UserError, match="--floor: 5 real images are too few for halves of which alexnet_precision_recall"
-    ):
+    with pytest.raises(UserError, match="--floor: 5 real images are too few to compute alexnet_precision_recall"):
         compare(["alexnet_precision_recall"], blobs(5, 0), blobs(5, 1), floor=True)
 
 

@@ -50,7 +50,9 @@ def test_a_word_that_is_asked_twice_counts_once_and_blanks_do_not():
      "fid" + "9" * 5000],
 )  # fmt: skip
 def test_unknown_words_are_refused_with_the_known_ones(word):
-    with pytest.raises(UserError, match=r"is no metric.*: they are fid, kid, .*, ood; a number of images may follow"):
+    with pytest.raises(
+        UserError, match=r"is no metric.*: choose from fid, kid, .*, ood; a number of images may follow"
+    ):
         specs.parse(["swd16", word])
 
 

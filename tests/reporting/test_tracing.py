@@ -35,8 +35,8 @@ def test_a_run_leaves_the_trace_of_the_steps_that_were_asked_for(run_command, tm
     tiny = (*DIGITS, "--config.objective.warmup_steps=0", f"--workdir={tmp_path}", "--profile=5:7")
     first = run_command("introvae_jax.main", *tiny, "--config.steps=9")
     assert first.returncode == 0, first.stderr
-    assert f"step 7: {tmp_path / tracing.FOLDER} holds the trace" in first.stderr
+    assert f"step 7: saved the trace in {tmp_path / tracing.FOLDER}" in first.stderr
     assert steps_of(tmp_path) == {5, 6, 7}
     again = run_command("introvae_jax.main", *tiny, "--config.steps=10")
     assert again.returncode == 0, again.stderr
-    assert "no trace, its first step was taken before; this is step 9" in again.stderr
+    assert "no trace is written: the run resumes at step 9, after its first step" in again.stderr

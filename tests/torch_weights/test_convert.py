@@ -141,7 +141,7 @@ WRONG = {
     "no networks": (lambda n: {"fc.weight": np.zeros(4)}, r"no encoder and decoder in it \(there is fc.weight\)"),
     "nothing": (lambda n: {"epoch": 3}, r"no encoder and decoder in it \(there is no array at all\)"),
     "two models": (lambda n: {"model": n, "ema": n}, r"2 models in it \(at ema, model\)"),
-    "twice": (lambda n: n | {f"module.{k}": v for k, v in n.items()}, "is there twice"),
+    "twice": (lambda n: n | {f"module.{k}": v for k, v in n.items()}, "occurs twice"),
 }  # fmt: skip
 
 

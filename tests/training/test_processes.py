@@ -134,7 +134,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, pair):
     processes[1].send_signal(signal.SIGTERM)
     statuses, said = ended(processes)
     assert statuses == [75, 75]
-    (line,) = re.findall(r"SIGTERM: saved step (\d+); the same command goes on", said[0])
+    (line,) = re.findall(r"SIGTERM: saved step (\d+); rerun the same command to resume", said[0])
     assert int(line) == max(int(p.name) for p in (tmp_path / "run/checkpoints").iterdir())
 
 
@@ -188,7 +188,7 @@ def test_the_launchers_variables_name_a_process():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [((None, 2, None), "belong together"), (("host", 2, 0), "must be HOST:PORT"), (("host:1", 2, 2), "id from 0 to")],
+    [((None, 2, None), "given together"), (("host", 2, 0), "must be HOST:PORT"), (("host:1", 2, 2), "id from 0 to")],
 )  # fmt: skip
 def test_contradictions_are_refused(given, message):
     with pytest.raises(UserError, match=message):
@@ -203,7 +203,7 @@ def test_a_process_that_is_left_alone_says_so(one_device):
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=one_device, capture_output=True, text=True,
                           timeout=50, check=False)  # fmt: skip
     assert done.returncode == 75
-    assert done.stderr.splitlines()[-1].endswith("process 1 of 2: not all came together in 2 s")
+    assert done.stderr.splitlines()[-1].endswith("process 1 of 2: not all joined within 2 s")
 
 
 def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
@@ -219,5 +219,5 @@ def test_a_step_that_does_not_end_ends_the_process(tmp_path, one_device):
     assert done.returncode == 75
     assert done.stderr == (
         "introvae_jax: error: step 31 has taken more than 1 s (--step_timeout): stopped, the last good checkpoint is "
-        "step 30 in RUN; the same command goes on from there\n"
+        "step 30 in RUN; rerun the same command to resume\n"
     )

@@ -64,8 +64,8 @@ def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
     assert [entry["to"] for entry in entries] == [20, 20]
     assert all("is inf at step 24" in entry["reason"] for entry in entries)
     said = capfd.readouterr().err
-    assert "back to step 20 with other noise (1 of 3 times)" in said
-    assert "back to step 20 with other noise (2 of 3 times). It failed at the same step before" in said
+    assert "rollback 1 of 3, to step 20 with a new RNG key" in said
+    assert "rollback 2 of 3, to step 20 with a new RNG key. It failed at the same step before" in said
     assert said.count("failed at the same step before") == 1
     assert [record["step"] for record in records(tmp_path)] == [5, 10, 15, 20, 25, 30]
     assert np.asarray(state(tmp_path, 30)["key"]).tolist() == seen[-1][1]
@@ -73,10 +73,10 @@ def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
 
 def test_after_so_many_times_it_stops(sick, tmp_path):
     sick(at=23, times=9)
-    with pytest.raises(UserError, match=r"is inf at step 24: stopped after 2 times back .* checkpoint is step 20"):
+    with pytest.raises(UserError, match=r"is inf at step 24: stopped after 2 rollbacks, .* checkpoint is step 20"):
         train_loop.train(config(rollbacks=2), tmp_path)
     with pytest.raises(
-        UserError, match=r"stopped after 2 times back.*failed at the same step before"
+        UserError, match=r"stopped after 2 rollbacks.*failed at the same step before"
     ):  # the count outlives the process
         train_loop.train(config(rollbacks=2), tmp_path)
 
@@ -194,7 +194,7 @@ def test_damaged_lines_of_the_count_are_set_aside(sick, tmp_path, capfd):
     sick(at=23, times=9)
     path = tmp_path / "rollbacks.jsonl"
     path.write_bytes(b'\0\0\n{"to": 0, "reason": "kl_real is inf at step 3"}\n{"to": "x"}\n')
-    with pytest.raises(UserError, match="stopped after 2 times back"):  # the whole one counts
+    with pytest.raises(UserError, match="stopped after 2 rollbacks"):  # the whole one counts
         train_loop.train(config(rollbacks=2), tmp_path)
     assert f"{path}: damaged lines 1, 3, moved to {path}.bad" in capfd.readouterr().err
     assert (tmp_path / "rollbacks.jsonl.bad").read_bytes() == b'\0\0\n{"to": "x"}\n'

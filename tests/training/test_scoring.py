@@ -102,7 +102,7 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(unbroken):
     assert steps(unbroken) == sorted({best, 30})
     assert introvae_jax.load(unbroken, step="best").step == best
     assert introvae_jax.load(unbroken).step == 30
-    assert f"the best one of step {best}" in (unbroken / "said.txt").read_text()
+    assert f"the best one is step {best}" in (unbroken / "said.txt").read_text()
 
 
 def test_scoring_changes_no_parameter(unbroken, tmp_path, start):

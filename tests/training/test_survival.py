@@ -98,7 +98,7 @@ def test_pictures_that_cannot_be_written_are_one_warning(tmp_path, capfd):
     assert train_loop.train(short, tmp_path)
     said = capfd.readouterr().err
     assert said.count("warning") == 1
-    assert f"{tmp_path}/pictures: " in said and "trains on without this picture" in said
+    assert f"{tmp_path}/pictures: " in said and "continuing without this picture" in said
 
 
 def test_a_run_in_another_thread_than_the_main_one_trains(tmp_path):

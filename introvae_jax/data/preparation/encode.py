@@ -1,4 +1,4 @@
-"""Encodes images in several processes: every entry of a reader becomes encoded bytes, or the reason why not."""
+"""Encodes images in several processes: every entry of a reader becomes encoded bytes or a reason to skip it."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -37,14 +37,14 @@ class EncodedImage:
     reason: str = ""
 
     def record(self) -> dict[str, Any]:
-        """What the shard's record holds of it, as JSON."""
+        """The metadata for the shard's record, as JSON."""
         if self.data is None:
             return {"reason": self.reason}
         return {"digest": self.digest, "size": f"{self.width}x{self.height}", "changes": list(self.changes)}
 
 
 def encode_entry(reader: Reader, spec: DatasetSpec, entry: int) -> EncodedImage:
-    """Reads, decodes and encodes one entry. An image that already has the wanted form keeps its bytes."""
+    """Reads, decodes and encodes one entry. An image that already has the target form keeps its bytes."""
     try:
         data = reader.read(entry)
         decoded = images.decode(data, spec.target)
@@ -81,7 +81,7 @@ def encode_all(reader: Reader, spec: DatasetSpec, entries: Sequence[int], worker
     except futures.process.BrokenProcessPool as error:
         raise UserError(
             "a worker process died, which happens when memory runs out or a database is damaged; rerun the same "
-            "command to resume from the last whole shard, with a lower --workers if memory is short"
+            "command to resume from the last complete shard, with a lower --workers if memory is short"
         ) from error
     except MemoryError as error:
         raise UserError("out of memory; rerun the same command with a lower --workers to resume") from error
@@ -101,7 +101,7 @@ def _start_worker(reader: Reader, spec: DatasetSpec) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed; it would wait for tasks for ever."""
+    """Ends a worker whose parent was killed; otherwise it would wait for tasks forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in a worker
     parent.join()

@@ -30,7 +30,7 @@ Findings = Sequence[Finding]
 
 
 def findings(reader: Reader, records: Records) -> list[Finding]:
-    """All findings: what is left out, changed on the way, or there twice."""
+    """All findings: skipped, changed and duplicate images."""
     found = [Finding("left out", name, reason) for name, reason in reader.skipped]
     first: dict[str, str] = {}
     for row in _rows(records):
@@ -45,7 +45,7 @@ def findings(reader: Reader, records: Records) -> list[Finding]:
 
 
 def write(path: pathlib.Path, found: Findings) -> None:
-    """One line for each finding: kind, name and what, between tabs."""
+    """Writes one line for each finding: kind, name and what, separated by tabs."""
     lines = ["\t".join(map(printable, finding)) + "\n" for finding in found]
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -62,7 +62,7 @@ def summary(found: Findings) -> str:
 
 
 def counts(records: Records) -> dict[str, tuple[list[int], int]]:
-    """For each split, the number of images in each shard, and the bytes of all."""
+    """For each split, the number of images in each shard and the total number of bytes."""
     out: dict[str, tuple[list[int], int]] = {}
     for shard, record in records:
         lengths, size = out.get(shard.split, ([], 0))

@@ -21,7 +21,7 @@ TEST_RULE = '"5%" or "1000" (chosen by the hash of their names), or "last:1000"'
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A well-known data set: its usual split, its size, and the version under which TFDS looks for it."""
+    """A well-known data set: its standard split, its size, and the version under which TFDS looks for it."""
 
     test: str
     images: int
@@ -29,7 +29,7 @@ class Known:
 
 
 KNOWN = {
-    "celeb_a_hq": Known("1000", 30_000, "2.0.0"),  # 29,000 / 1,000, as in the paper, which does not say which
+    "celeb_a_hq": Known("1000", 30_000, "2.0.0"),  # 29,000 / 1,000 as in the paper
     "celeb_a": Known("last:19962", 202_599),  # the official partition's test images
     "ffhq": Known("last:10000", 70_000),  # the official partition
 }
@@ -37,10 +37,10 @@ KNOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """All that the bytes of a data set depend on.
+    """Everything that the bytes of a data set depend on.
 
     source: as the user named it. fingerprint: of the source's names and sizes. encoding: "png" or "jpeg" of
-    `quality` (1 to 100). test: the images to hold out, see TEST_RULE; "" for the source's own split or the usual one.
+    `quality` (1 to 100). test: the images to hold out, see TEST_RULE; "" for the source's split or the standard one.
     """
 
     source: str
@@ -58,7 +58,7 @@ class DatasetSpec:
 
     @property
     def shard_size(self) -> int:
-        """Entries of a shard, at an estimated 1/2 byte per value."""
+        """Number of entries per shard, at an estimated 1/2 byte per value."""
         return min(max(2 * BYTES_PER_SHARD // (self.target.size**2 * self.target.channels), MIN_SHARD), MAX_SHARD)
 
     def record(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class DatasetSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file: shard `number` of `total` of its split, with the readable ones of the source's `entries`."""
+    """One file: shard `number` of `total` of its split, with the readable images among the source's `entries`."""
 
     split: str
     number: int
@@ -86,7 +86,7 @@ class Shard:
     entries: range | list[int]
 
     def filename(self, name: str) -> str:
-        """As TFDS names it."""
+        """The file name that TFDS expects."""
         return f"{name}-{self.split}.array_record-{self.number:05d}-of-{self.total:05d}"
 
 
@@ -110,12 +110,14 @@ def shards(spec: DatasetSpec, reader: Reader) -> list[Shard]:
 def _held_out(spec: DatasetSpec, reader: Reader) -> set[int]:
     if not spec.test and reader.splits is not None:
         return {i for i, split in enumerate(reader.splits) if split == "test"}
-    # Only names of images count: a licence or a list beside them must not shift the border.
+    # Only names of images count: other files, such as a licence, must not change the split.
     candidates = [i for i, name in enumerate(reader.names) if pathlib.PurePosixPath(name).suffix.lower() in SUFFIXES]
     candidates = candidates or list(range(len(reader.names)))
     count, known = len(candidates), KNOWN.get(spec.name)
     if known and not spec.test and count != known.images:
-        warn(f"{spec.source}: {count:,} images, {spec.name} has {known.images:,}; the split will not be the usual one")
+        warn(
+            f"{spec.source}: {count:,} images, {spec.name} has {known.images:,}; the split will not be the standard one"
+        )
     rule = spec.test or (known.test if known else "5%")
     match = re.fullmatch(r"(last:)?(\d+)|(\d+(?:\.\d+)?)%", rule)
     if not match:
@@ -123,7 +125,7 @@ def _held_out(spec: DatasetSpec, reader: Reader) -> set[int]:
     wanted = int(match[2]) if match[2] else max(1, round(float(match[3]) / 100 * count))
     if not 0 < wanted < count:
         raise UserError(
-            f"{spec.source}: holding out {rule} of {count} images leaves none for one side; give another --test"
+            f"{spec.source}: holding out {rule} of {count} images leaves one split empty; give another --test"
         )
     if match[1]:
         return set(candidates[-wanted:])

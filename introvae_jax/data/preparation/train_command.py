@@ -5,8 +5,8 @@ import shlex
 
 from introvae_jax.data.arrayrecord import data_dir
 
-SIZES = tuple(2**k for k in range(4, 11))  # that the networks can have
-# By data set and size, the experiment that reads it without further flags.
+SIZES = tuple(2**k for k in range(4, 11))  # image sizes that the networks support
+# Configs that read a data set without further flags, by data set and size.
 _EXPERIMENTS = {
     **{("avatars", size): f"avatars.py:{size}" for size in SIZES},
     **{("celeb_a", size): f"celeba.py:{size}" for size in (64, 128)},
@@ -19,12 +19,12 @@ _EXPERIMENTS = {
 
 
 def nearest(size: int) -> int:
-    """The size nearest to `size` that can be trained; the smaller of two."""
+    """The supported size nearest to `size`; in a tie, the smaller one."""
     return min(SIZES, key=lambda allowed: abs(allowed - size))
 
 
 def untrainable(size: int) -> str:
-    """Why no run trains at `size`, and what to do; "" if one can."""
+    """The error message for an unsupported `size`; "" if it is supported."""
     if size in SIZES:
         return ""
     return (

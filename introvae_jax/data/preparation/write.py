@@ -1,10 +1,10 @@
 """Writes images as a TFDS data set in ArrayRecord files.
 
-    DATA_DIR/NAME/RESOLUTION/VERSION                 the finished data set, which appears by one rename
-    DATA_DIR/NAME/RESOLUTION/.incomplete-DIGEST/     until then: data/ with the files, done/ with a record of each shard
+DATA_DIR/NAME/RESOLUTION/VERSION                 the finished data set, moved here by one rename
+DATA_DIR/NAME/RESOLUTION/.incomplete-DIGEST/     until then: data/ with the files, done/ with a record of each shard
 
-The bytes of a shard depend on the specification and its entries alone, and a shard is complete once its record exists.
-A run that was killed resumes there, and ends with the same bytes as one that was not.
+The bytes of a shard depend only on the specification and its entries. A shard is complete once its record exists. A
+killed command that is rerun resumes after the last complete shard and ends with the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ from introvae_jax.errors import UserError, printable, warn
 def write_dataset(
     reader: Reader, spec: DatasetSpec, data_dir: pathlib.Path, *, workers: int, strict: bool
 ) -> pathlib.Path:
-    """Writes the data set, or what is missing of it, and returns its folder.
+    """Writes the data set, or its missing shards, and returns its folder.
 
-    strict: any finding of the report is an error. Raises UserError then, if no image can be read, if the folder holds
-    another data set, or if the disk is full; what is written stays, and a rerun uses it.
+    strict: True raises UserError for any finding of the report. Also raises UserError if no image can be read, if the
+    folder holds another data set, or if the disk is full. Complete shards stay, and a rerun uses them.
     """
     final = data_dir / spec.name / str(spec.target.size) / spec.version
     partial = final.parent / f".incomplete-{spec.digest()}"
@@ -39,7 +39,7 @@ def write_dataset(
     with disk.file_lock(final.parent / ".lock", "preparing this data set"):
         if (final / "manifest.json").exists():
             _require_same(final, spec)
-            shutil.rmtree(partial, ignore_errors=True)  # left by a kill between the last two steps
+            shutil.rmtree(partial, ignore_errors=True)  # left if the command was killed before this line
             return final
         if final.exists():
             raise UserError(f"{final}: made by another program; remove it or give another --data_dir")
@@ -55,7 +55,7 @@ def write_dataset(
         if strict and findings:
             raise UserError(
                 f"--strict: {source_report.summary(findings)}; all are named in {partial / 'data' / 'report.txt'}. "
-                "Correct the source, or rerun without --strict: what is written is used"
+                "Correct the source, or rerun without --strict, which reuses the written shards"
             )
         _write_metadata(partial / "data", spec, records, findings)
         (partial / "data").rename(final)
@@ -87,7 +87,7 @@ def _write_shard(
     reader: Reader, spec: DatasetSpec, shard: Shard, encoded: Iterator[EncodedImage], partial: pathlib.Path,
     counter: progress.Phase,
 ) -> None:  # fmt: skip
-    """Writes the next images of `encoded`, this shard's, and then the record that the shard is complete."""
+    """Writes the images of a shard, the next ones of `encoded`, and then the record of the complete shard."""
     layout, examples, rows = features(spec), [], []
     for entry, image in zip(shard.entries, encoded, strict=False):  # takes none of the next shard
         name = reader.names[entry]
@@ -98,7 +98,7 @@ def _write_shard(
         counter.advance()
     size = sum(map(len, examples))
     what = f"shard {shard.number} of {shard.split}"
-    disk.require_space(partial, 2 * size, what, resume="it resumes from the last whole shard")
+    disk.require_space(partial, 2 * size, what, resume="to resume from the last complete shard")
     with disk.atomic_write(partial / "data" / shard.filename(spec.name)) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")  # the images are compressed
         for example in examples:
@@ -120,7 +120,7 @@ def _write_metadata(
     for split, (lengths, size) in counts.items():
         if sum(lengths):
             infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
-        else:  # none is readable: a part of the training images is held out when the set is read
+        else:  # no test image is readable: a share of the training images is held out when the set is read
             for path in directory.glob(f"{spec.name}-{split}.array_record-*"):
                 path.unlink()
     tfds.folder_dataset.write_metadata(

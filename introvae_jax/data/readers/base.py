@@ -1,4 +1,4 @@
-"""The interfaces of readers and formats, and what readers share."""
+"""The interfaces of readers and formats, and functions that readers share."""
 
 from collections.abc import Iterable, Sequence
 import os
@@ -15,8 +15,8 @@ class Reader(Protocol):
     """Images by index. A reader is picklable, and opens its file again in each process that reads.
 
     names: of the images, all different. splits: "train" or "test" for each image, None if the format has no splits.
-    skipped: (name, reason) of entries that cannot be images. fingerprint: a digest of names and sizes, which tells
-    that the source has changed without reading it.
+    skipped: (name, reason) of entries that cannot be images. fingerprint: a digest of names and sizes, which detects
+    changes of the source without reading it.
     """
 
     @property
@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 
 class Format(Protocol):
-    """A module of this package that reads one format. NAME: what errors call it."""
+    """A module of this package that reads one format. NAME: the name of the format in errors."""
 
     NAME: str
 
@@ -41,17 +41,17 @@ class Format(Protocol):
         """True if `path` has this format. head: the first 512 bytes of a file, b"" for a folder."""
 
     def open_reader(self, path: pathlib.Path, size: int, /) -> Reader:
-        """Opens it. size: the wanted resolution, for formats that hold several. Raises UserError if it is damaged."""
+        """Opens a source. size: the resolution to read, for formats with several. Raises UserError if it is damaged."""
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A sorting key that puts "9.png" before "10.png" and is different for different names."""
+    """A sorting key that puts "9.png" before "10.png". Different names have different keys."""
     parts = (part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name))
     return [(len(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)], name
 
 
 def unsafe(name: str) -> str:
-    """Why a member of an archive is skipped because of its name, "" if it is not."""
+    """The reason to skip a member of an archive because of its name, "" if there is none."""
     parts = pathlib.PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
         return "its name leads out of the archive"
@@ -59,7 +59,7 @@ def unsafe(name: str) -> str:
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """The names, repeated ones with a number appended."""
+    """The names, with a number appended to repeated ones."""
     counts: dict[str, int] = {}
     out: list[str] = []
     taken = set()

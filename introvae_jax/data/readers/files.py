@@ -39,7 +39,7 @@ def open_reader(root: pathlib.Path, _: int = 0) -> Files:
 
 
 def _walk(root: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """(name, "") of what may be an image, (name, reason) of what is skipped."""
+    """Yields (name, "") for possible images and (name, reason) for skipped entries."""
     failed: list[OSError] = []
     entered = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=failed.append):

@@ -48,7 +48,7 @@ def recognizes(path: pathlib.Path, head: bytes) -> bool:
 
 
 def open_reader(path: pathlib.Path, size: int) -> Hdf5:
-    """The images of `size`, or the next larger, or the largest there are.
+    """Opens the images of `size`, or of the next larger size, or of the largest size.
 
     Raises UserError if the file is damaged, holds no images, or would make HDF5 read another file.
     """
@@ -89,11 +89,11 @@ def _own(path: pathlib.Path, file: Any, key: str) -> Any:
 
 
 def _require_bounded(path: pathlib.Path, key: str, array: Any) -> None:
-    """Raises UserError if the data set declares more than an image, a chunk, the file or memory can hold."""
+    """Raises UserError if the declared size exceeds the limits for an image, a chunk, the file or memory."""
     shape, size = array.shape, path.stat().st_size
     sides = "x".join(map(str, shape))
     if math.prod(shape[1:]) > 3 * MAX_PIXELS:
-        raise UserError(f"{path}: images of {sides.partition('x')[2]} values are larger than any that is read")
+        raise UserError(f"{path}: images of {sides.partition('x')[2]} values exceed the supported size")
     if shape[0] > MAX_IMAGES or math.prod(max(side, 1) for side in shape) > MAX_RATIO * size:
         raise UserError(f"{path}: `{key}` declares {sides} values, more than a file of {size} bytes can hold")
     if array.chunks and math.prod(array.chunks) > MAX_BYTES:

@@ -51,7 +51,7 @@ def open_reader(path: pathlib.Path, _: int) -> Lmdb:
             raise UserError(f"{path}: cut short, {size} of {used} bytes are there")
     except _errors() as error:
         raise UserError(f"{path}: not a whole LMDB database ({error})") from error
-    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # damage may end the process
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # damage may crash the process
         try:
             names = pool.submit(_keys, path).result()
         except (futures.process.BrokenProcessPool, _errors()) as error:

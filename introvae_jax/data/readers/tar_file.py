@@ -41,13 +41,13 @@ def recognizes(path: pathlib.Path, head: bytes) -> bool:
 
 
 def open_reader(path: pathlib.Path, _: int) -> Tar:
-    """The files of a tar. Of an archive that is cut short or damaged, those before the damage are read."""
+    """The files of a tar. If the archive is truncated or damaged, the files before the damage are read."""
     members: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(path, "r:") as archive:
             while member := archive.next():
                 members.append(member)
-                if archive.offset < member.offset_data:  # tarfile would read it for ever
+                if archive.offset < member.offset_data:  # tarfile would read it forever
                     raise ValueError("a size below zero")
             end = archive.offset
         problem = _after(path, end)
@@ -70,7 +70,7 @@ def open_reader(path: pathlib.Path, _: int) -> Tar:
 
 
 def _after(path: pathlib.Path, end: int) -> str:
-    """What is wrong behind the last member, "" if nothing: a whole tar ends with two or more blocks of zeros."""
+    """The damage after the last member, "" if there is none: an intact tar ends with two or more blocks of zeros."""
     with path.open("rb") as file:
         file.seek(end)
         first = file.read(2 * tarfile.BLOCKSIZE)

@@ -32,9 +32,9 @@ class TfdsSet:
 
 
 def open_tfds(name: str) -> TfdsSet:
-    """All images of the TFDS data set `name`; its test or validation split is the test split.
+    """All images of the TFDS data set `name`. Its test or validation split is the test split.
 
-    Raises UserError if there is no such data set, or it cannot be prepared or read.
+    Raises UserError if there is no such data set, or if it cannot be prepared or read.
     """
     sets = _opened(name)
     held_out = "test" if "test" in sets else "validation"

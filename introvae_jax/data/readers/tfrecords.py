@@ -46,7 +46,7 @@ def recognizes(path: pathlib.Path, head: bytes) -> bool:
 
 
 def open_reader(path: pathlib.Path, size: int) -> TfRecords:
-    """The records of the files for `size`, or for the next larger, or for the largest there is."""
+    """Opens the records of `size`, or of the next larger size, or of the largest size."""
     paths, others = _split(path)
     side = {path: 2 ** int(match[1]) if (match := re.search(r"-r(\d+)\.tfrecord", path.name)) else 0 for path in paths}
     best = min(side.values(), key=lambda side: (side < size, abs(side - size)))
@@ -64,14 +64,14 @@ def open_reader(path: pathlib.Path, size: int) -> TfRecords:
 
 
 def _split(path: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The TFRecord files at `path`, and what else is in that folder."""
+    """The TFRecord files at `path`, and the other files of that folder."""
     entries = sorted(path.iterdir()) if path.is_dir() else [path]
     records = [entry for entry in entries if ".tfrecord" in entry.name and entry.is_file()]
     return records, [entry for entry in entries if entry not in records]
 
 
 def _offsets(path: pathlib.Path) -> tuple[list[int], list[tuple[str, str]]]:
-    """The offset of each record. Records behind a damaged one cannot be found."""
+    """The offset of each record. Records after a damaged one cannot be found."""
     offsets: list[int] = []
     records, end = _records(path), path.stat().st_size
     while (offset := records.get_state()["reader_offset"]) < end:

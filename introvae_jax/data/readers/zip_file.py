@@ -73,7 +73,7 @@ def open_reader(path: pathlib.Path, _: int) -> Zip:
 
 
 def _declared(path: pathlib.Path) -> int:
-    """The number of members, modulo 2**16, by the record at the end of a zip."""
+    """The number of members, modulo 2**16, in the record at the end of a zip."""
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, 22 + 2**16), os.SEEK_END)
         tail = file.read()
@@ -81,7 +81,7 @@ def _declared(path: pathlib.Path) -> int:
 
 
 def _reason(member: zipfile.ZipInfo) -> str:
-    """Why a member of a zip is skipped, "" if it is not."""
+    """The reason to skip a member of a zip, "" if there is none."""
     if not member.filename:
         return "no name"
     return unsafe(member.filename) or ("a link" if stat.S_ISLNK(member.external_attr >> 16) else "")
