@@ -12,8 +12,8 @@ import numpy as np
 class StoredRows:
     """float32 [N, D] in a file. Unlike in a memory map, rows that were read do not stay in memory.
 
-    Indexing with a slice or an array of row numbers returns these rows as an array. Reads move the file's position: use it in
-    one thread at a time.
+    Indexing with a slice or an array of row numbers returns these rows as an array. Reads move the position in the
+    file: use it in one thread at a time.
     """
 
     ndim = 2
