@@ -20,10 +20,11 @@ import os
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from introvae_jax.formatting import duration
 
+T = TypeVar("T")
 VARIABLE = "INTROVAE_JAX_ANNOUNCE_AFTER"  # seconds until a phase is announced: 0 for at once, inf for never
 AFTER = 2.0  # seconds, without the variable
 REPEAT = 4.0  # seconds between two lines of a phase; a 60th of the phase where that is more, and at most:
@@ -51,7 +52,7 @@ class Phase(contextlib.AbstractContextManager):
         """Ends the phase. finished: False if an error ended it, which the error's own line tells."""
         self._console.end(self, finished)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(finished=kind is None)
 
 
@@ -235,7 +236,7 @@ def phase(
     return console.begin(doing, total, unit, done=done, at_once=at_once, stays=stays)
 
 
-def counted(items: Iterable[Any], doing: str, total: int, unit: str = "") -> Iterator[Any]:
+def counted(items: Iterable[T], doing: str, total: int, unit: str = "") -> Iterator[T]:
     """The same items, as a phase that counts them."""
     with phase(doing, total, unit) as counting:
         for item in items:

@@ -25,6 +25,7 @@ from introvae_jax import bucket, disk, processes
 from introvae_jax.checkpoints import damaged, digests, files, manager, restore, scores
 from introvae_jax.checkpoints.damaged import Damaged
 from introvae_jax.errors import EXIT_RETRY, UserError, warn
+from introvae_jax.trees import PyTree
 
 __all__ = ["Checkpoints", "Damaged"]
 
@@ -98,7 +99,7 @@ class Checkpoints:
         for left in set(steps) & set(self._manager.all_steps()) - self._staying(steps):
             self._guard_write(functools.partial(self._manager.delete, left))
 
-    def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, statistics: PyTree, run: dict[str, Any]) -> None:
         """Starts writing in the background.
 
         state, statistics: trees of arrays. run: the record of the run, JSON. Raises UserError if this or an earlier
@@ -133,11 +134,11 @@ class Checkpoints:
         """As `restore.read_run`."""
         return restore.read_run(self._manager, self._folder(step))
 
-    def restore_state(self, step: int, template: Any) -> Any:
+    def restore_state(self, step: int, template: PyTree) -> PyTree:
         """As `restore.read_state`."""
         return restore.read_state(self._manager, self._folder(step), template)
 
-    def restore_model(self, step: int, template: Any, statistics: Any) -> tuple[Any, Any]:
+    def restore_model(self, step: int, template: PyTree, statistics: PyTree) -> tuple[PyTree, PyTree]:
         """As `restore.read_model`."""
         return restore.read_model(self._manager, self._folder(step), template, statistics)
 
@@ -197,7 +198,7 @@ class Checkpoints:
             if folder.name.startswith(f"{self._saving}{manager.TEMPORARY}"):
                 files.write_manifest(folder)
 
-    def _guard_write(self, write: Callable[[], Any]) -> None:
+    def _guard_write(self, write: Callable[[], object]) -> None:
         try:
             write()
         except WRITE_ERRORS as error:

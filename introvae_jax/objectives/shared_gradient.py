@@ -1,12 +1,13 @@
 """The gradient of a scalar that two losses weigh differently, computed once for both."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
+from introvae_jax.trees import PyTree
 
-def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
+
+def shared_gradient(function: Callable[..., jax.Array], *args: PyTree) -> jax.Array:
     """function(*args), a scalar, whose gradient is computed in the forward pass, for a weight of one.
 
     The weight of each loss is applied later, in its backward pass.
@@ -24,16 +25,16 @@ def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array
 
 
 @jax.custom_vjp
-def _with_gradient(args: Any, value: jax.Array, gradient: Any) -> jax.Array:
+def _with_gradient(args: PyTree, value: jax.Array, gradient: PyTree) -> jax.Array:
     """`value`, whose gradient with respect to `args` is `gradient`."""
     return value
 
 
-def _forward(args: Any, value: jax.Array, gradient: Any) -> tuple[jax.Array, Any]:
+def _forward(args: PyTree, value: jax.Array, gradient: PyTree) -> tuple[jax.Array, PyTree]:
     return value, gradient
 
 
-def _backward(gradient: Any, weight: jax.Array) -> tuple[Any, None, None]:
+def _backward(gradient: PyTree, weight: jax.Array) -> tuple[PyTree, None, None]:
     return jax.tree.map(lambda leaf: weight * leaf, gradient), None, None
 
 
