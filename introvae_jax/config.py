@@ -180,7 +180,7 @@ def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
     return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
 
 
-def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
+def complete_stored(config: Any, place: str | os.PathLike[str]) -> dict[str, Any]:
     """The config of the checkpoint at `place`, with the keys of the networks that are newer than it.
 
     Only what the networks are built from is looked at: other values may be those of another version.
@@ -210,7 +210,7 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Raises UserError if `config` differs from the `stored` one of a run in a value that may not change.
 
     A key that is not stored counts as its value in `BEFORE`. Others that only one of them has are ignored, unless the

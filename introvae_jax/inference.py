@@ -54,7 +54,7 @@ def variable_shapes(network: nn.Module, shape: tuple[int, ...]) -> Mapping[str, 
 
 def same_arrays(a: PyTree, b: PyTree) -> bool:
     """True if two trees of arrays have the same paths and the same values."""
-    if jax.tree.structure(a) != jax.tree.structure(b):  # type: ignore[operator]
+    if jax.tree.structure(a) != jax.tree.structure(b):  # type: ignore[operator] # jaxlib has no types
         return False
     return all(
         np.array_equal(x, y, equal_nan=True) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

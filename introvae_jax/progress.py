@@ -35,14 +35,15 @@ EARLIER = 1_000  # lines that are kept until a log file is opened
 NUMBERS = ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
-class Phase(contextlib.AbstractContextManager):
+class Phase(contextlib.AbstractContextManager["Phase"]):
     """One phase, from its creation to `close`. done: how many of `total` (None if unknown) are done."""
 
     def __init__(
         self, console: "Console", since: float, doing: str, total: int | None, unit: str, done: int, stays: bool
     ):
         self.since, self.doing, self.total, self.unit, self.done, self.stays = since, doing, total, unit, done, stays
-        self.announced, self.bar = False, None
+        self.announced = False
+        self.bar: Any = None  # of tqdm, which has no type information
         self._console = console
 
     def advance(self, count: int = 1) -> None:
@@ -165,7 +166,7 @@ class Console:
         so_far = f"{_count(phase)}{duration(elapsed)}" if elapsed >= 1 else _count(phase).removesuffix(", ")
         self.say(f"{phase.doing} ... {so_far}".rstrip())
 
-    def log_to(self, path: os.PathLike) -> None:
+    def log_to(self, path: os.PathLike[str]) -> None:
         """Appends all lines, the earlier ones too, to this file, each with its time. Raises OSError if it cannot."""
         with self._lock:
             if self._log is not None:

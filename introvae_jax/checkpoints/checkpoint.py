@@ -40,7 +40,7 @@ class Checkpoints:
     Raises UserError if there are none to read, or the place cannot hold checkpoints.
     """
 
-    def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
+    def __init__(self, workdir: str | os.PathLike[str], keep: int | None = None):
         place = disk.resolve(workdir)
         files.require_supported_path(_absolute(place))
         self.directory = _absolute(place) / "checkpoints"
@@ -142,7 +142,7 @@ class Checkpoints:
         """As `restore.read_model`."""
         return restore.read_model(self._manager, self._folder(step), template, statistics)
 
-    def set_aside(self, step: int) -> os.PathLike:
+    def set_aside(self, step: int) -> os.PathLike[str]:
         """Moves a damaged checkpoint to WORKDIR/damaged; returns its new place. Every process calls it.
 
         Raises UserError if it cannot be moved.

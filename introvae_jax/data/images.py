@@ -76,7 +76,7 @@ class Decoded:
     fits: bool
 
 
-def read(path: str | os.PathLike) -> bytes:
+def read(path: str | os.PathLike[str]) -> bytes:
     """The content of a file. Raises BadImage if it cannot be an image or cannot be read."""
     path = pathlib.Path(path)
     try:

@@ -25,7 +25,7 @@ class Trace:
         self._first, self._last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if asked and not 1 <= self._first <= self._last:
             raise UserError(f"--profile={asked}: must be a step or FIRST:LAST, counted from 1, for instance 500:505")
-        self._running: tempfile.TemporaryDirectory | None = None
+        self._running: tempfile.TemporaryDirectory[str] | None = None
 
     def is_past(self, step: int) -> bool:
         """Whether the steps after `step` are too late for it."""
@@ -35,7 +35,7 @@ class Trace:
         """How many steps after `step` may be taken at once without missing where the trace begins or ends."""
         return next((edge - step for edge in (self._first - 1, self._last) if edge > step), 2**31)
 
-    def steps_after(self, step: int) -> contextlib.AbstractContextManager:
+    def steps_after(self, step: int) -> contextlib.AbstractContextManager[object]:
         """To be entered for whatever takes the next steps; begins the trace before its first one."""
         if self._running is None and step + 1 == self._first:
             self._running = tempfile.TemporaryDirectory(prefix="introvae_jax_")

@@ -16,7 +16,7 @@ from introvae_jax import processes, startup
 Handler = Callable[[int, FrameType | None], Any] | int | None  # what signal.signal returns
 
 
-class StopRequest(contextlib.AbstractContextManager):
+class StopRequest(contextlib.AbstractContextManager["StopRequest"]):
     """While entered, the first signal only sets `requested`; a second one ends the process at once.
 
     Of several processes each may be told; JAX's runtime, which then holds SIGTERM, agrees on where all stop.

@@ -14,7 +14,7 @@ from introvae_jax.errors import EXIT_RETRY
 _ALIVE = "introvae_jax/alive/"
 
 
-class Watch(contextlib.AbstractContextManager):
+class Watch(contextlib.AbstractContextManager["Watch"]):
     """While entered, ends this process with one line when another is gone or a step does not end.
 
     peer_timeout: seconds without a sign of life of another process. step_timeout: seconds that a step may take, 0 for
