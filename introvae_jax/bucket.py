@@ -22,12 +22,12 @@ os.environ.setdefault("EPATH_USE_TF", "false")  # epath would import TensorFlow 
 TIMEOUT = 30  # seconds for each of the two checks before a run; the libraries would retry for minutes
 
 
-def is_bucket(path: str | os.PathLike) -> bool:
+def is_bucket(path: str | os.PathLike[str]) -> bool:
     """True if the path starts with gs://."""
     return os.fspath(path).startswith(SCHEME)
 
 
-def at(path: str | os.PathLike) -> epath.Path:
+def at(path: str | os.PathLike[str]) -> epath.Path:
     """The path gs://BUCKET/... Raises UserError if it is not one, or if the libraries for it are missing."""
     text = os.fspath(path)
     if not is_bucket(text) or not text.removeprefix(SCHEME).split("/")[0]:
@@ -94,7 +94,7 @@ class Spool:
             self._temporary = tempfile.TemporaryDirectory(prefix="introvae_jax_")
             self.local = pathlib.Path(self._temporary.name)
             self._thread = concurrent.futures.ThreadPoolExecutor(1)
-            self._uploads: list[concurrent.futures.Future] = []
+            self._uploads: list[concurrent.futures.Future[None]] = []
 
     def fetch(self, name: str) -> None:
         """Downloads a file that exists in the bucket, so that it can be appended to."""

@@ -184,7 +184,7 @@ def _doubling(channels: tuple[int, ...], stages: int) -> tuple[int, ...]:
     return tuple(min(first * 2**stage, max(first, 512)) for stage in range(stages))
 
 
-def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
+def complete_stored(config: Any, place: str | os.PathLike[str]) -> dict[str, Any]:
     """Adds the network keys that are missing in the stored config of an older checkpoint, and validates all of them.
 
     place: the checkpoint, for errors. Other keys are not checked, because another version may have written them.
@@ -214,7 +214,7 @@ def complete_stored(config: Any, place: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+def check_resume(stored: dict[str, Any], config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Raises UserError if `config` differs from the `stored` config of a run in a value that may not change.
 
     Keys that are not stored have their value in `BEFORE`. Other keys that only one of the two has are ignored, unless

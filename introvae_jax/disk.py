@@ -20,7 +20,7 @@ UNLOCKING = 2.0  # seconds to wait for a lock: a process that was just killed ho
 RESERVE = 2**20  # bytes to leave free, for log files that grow between two checks
 
 
-def expand(path: str | os.PathLike) -> pathlib.Path:
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
     """A local path with ~ expanded. Raises UserError for the home of an unknown user and for a bucket."""
     if "://" in os.fspath(path):
         raise UserError(f"{path}: only --workdir and --out can be in a bucket; copy it to a disk first")
@@ -30,7 +30,7 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
         raise UserError(f"{path}: {error}") from error
 
 
-def resolve(path: str | os.PathLike) -> pathlib.Path | epath.Path:
+def resolve(path: str | os.PathLike[str]) -> pathlib.Path | epath.Path:
     """As `expand`, or, for gs://BUCKET/..., the path in a bucket. Raises UserError for any other URL."""
     return bucket.at(path) if "://" in os.fspath(path) else expand(path)
 
@@ -41,7 +41,7 @@ def cache_dir() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Atomic write: yields a temporary path to write to, which is renamed to `path` at the end.
 
     path: local or in a bucket. Raises OSError if it cannot be written.
@@ -62,7 +62,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
-def require_files(directory: str | os.PathLike) -> None:
+def require_files(directory: str | os.PathLike[str]) -> None:
     """Raises UserError if there is a FIFO or a device below `directory`: reading one may block for ever."""
     if bucket.is_bucket(directory):
         return
@@ -72,7 +72,7 @@ def require_files(directory: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def file_lock(path: str | os.PathLike, purpose: str) -> Iterator[None]:
+def file_lock(path: str | os.PathLike[str], purpose: str) -> Iterator[None]:
     """Holds a lock on the file `path`, on a local or network disk. The lock is released when the process ends.
 
     purpose: for the error messages of other processes, for instance "training". The file PATH.owner beside `path`
@@ -113,7 +113,7 @@ def _read(path: pathlib.Path) -> str:
 
 
 def require_space(
-    directory: str | os.PathLike, needed: int, purpose: str, resume: str = "to resume from the last checkpoint"
+    directory: str | os.PathLike[str], needed: int, purpose: str, resume: str = "to resume from the last checkpoint"
 ) -> None:
     """Raises UserError unless `needed` bytes and a reserve are free on the disk of `directory`.
 

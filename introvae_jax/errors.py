@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import os
 import sys
 import types
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -72,7 +72,7 @@ def _tell(kind: type[BaseException], error: BaseException, traceback: types.Trac
         sys.__excepthook__(kind, error, traceback)
 
 
-def _tell_unraisable(what: Any) -> None:
+def _tell_unraisable(what: "sys.UnraisableHookArgs") -> None:
     """The same for unraisable errors: TensorStore's threads and reads that Orbax abandons raise them."""
     code = getattr(what.object, "cr_code", None)
     if not _is_late(what.exc_value) and (code is None or "orbax" not in code.co_filename):

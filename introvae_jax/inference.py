@@ -12,6 +12,7 @@ import numpy as np
 from introvae_jax import progress
 from introvae_jax.errors import UserError
 from introvae_jax.parallel import Replicas
+from introvae_jax.trees import PyTree
 
 T = TypeVar("T")
 
@@ -51,9 +52,9 @@ def variable_shapes(network: nn.Module, shape: tuple[int, ...]) -> Mapping[str, 
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), np.float32))
 
 
-def same_arrays(a: Any, b: Any) -> bool:
+def same_arrays(a: PyTree, b: PyTree) -> bool:
     """True if two trees of arrays have the same paths and the same values."""
-    if jax.tree.structure(a) != jax.tree.structure(b):  # type: ignore[operator]
+    if jax.tree.structure(a) != jax.tree.structure(b):  # type: ignore[operator] # jaxlib has no types
         return False
     return all(
         np.array_equal(x, y, equal_nan=True) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

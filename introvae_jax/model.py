@@ -106,7 +106,7 @@ class Model:
         variables, others_variables = ([fields.pop(name) for name in VARIABLES] for fields in (plain, others))
         return plain | batch_size == others | batch_size and inference.same_arrays(variables, others_variables)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as for every class with __eq__ alone
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, tuple(self._without_devices().values())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from introvae_jax.errors import UserError
+from introvae_jax.trees import PyTree
 
 AXIS = "replicas"
 
@@ -33,7 +33,7 @@ class Replicas:
         """Mean of values [B, ...] over the global batch, [...]."""
         return self.average(jnp.mean(values, axis=0))
 
-    def average(self, tree: Any) -> Any:
+    def average(self, tree: PyTree) -> PyTree:
         """Mean of each leaf over the devices."""
         return jax.lax.pmean(tree, AXIS) if self.count > 1 else tree
 
@@ -51,11 +51,11 @@ class Replicas:
                 f"config.batch_size = {batch_size}: must be a multiple of the number of devices, {self.count}"
             )
 
-    def map(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def map(self, step: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree], PyTree]:
         """Maps `step(state, batch)` over the devices. The state is replicated and donated; the batch is split."""
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=self._devices)
 
-    def lower(self, step: Callable[[Any, Any], Any], state: Any, batch: Any) -> jax.stages.Lowered:
+    def lower(self, step: Callable[[PyTree, PyTree], PyTree], state: PyTree, batch: PyTree) -> jax.stages.Lowered:
         """Lowers `map(step)` for the shapes of `state` and of the global `batch`.
 
         Unlike jax.pmap, it accepts devices that exist for the compiler only.
@@ -65,16 +65,16 @@ class Replicas:
             step, mesh=self.sharding.mesh, in_specs=(whole, split), out_specs=whole, check_vma=False
         )  # fmt: skip
 
-        def placed(tree: Any, *axes: str) -> Any:
+        def placed(tree: PyTree, *axes: str) -> PyTree:
             sharding = self._sharding(*axes)
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
         return jax.jit(mapped, donate_argnums=0).lower(placed(state), placed(batch, AXIS))
 
-    def map_resident(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    def map_resident(self, step: Callable[[PyTree, PyTree], PyTree]) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
         """Maps `step` over rows [K, B] of replicated images: K steps in one program. Terms are stacked if K > 1."""
 
-        def steps(state: Any, rows: jax.Array, images: jax.Array) -> Any:
+        def steps(state: PyTree, rows: jax.Array, images: jax.Array) -> PyTree:
             if len(rows) == 1:  # XLA would not remove the loop
                 return step(state, images[rows[0]])
             return jax.lax.scan(lambda state, batch: step(state, images[batch]), state, rows)
@@ -87,15 +87,15 @@ class Replicas:
     def _devices(self) -> list[jax.Device] | None:
         return None if self.count == jax.device_count() else list(self.local)
 
-    def replicate(self, tree: Any) -> Any:
+    def replicate(self, tree: PyTree) -> PyTree:
         """Replicates host or device arrays over the local devices."""
         return jax.device_put(tree, self.sharding)
 
-    def to_global(self, tree: Any) -> Any:
+    def to_global(self, tree: PyTree) -> PyTree:
         """Converts replicated arrays to global arrays of all processes, the form in which they are saved."""
         return self._convert(multihost_utils.host_local_array_to_global_array, tree)
 
-    def to_local(self, tree: Any) -> Any:
+    def to_local(self, tree: PyTree) -> PyTree:
         """Converts global arrays of `to_global` to arrays replicated over the local devices."""
         return self._convert(multihost_utils.global_array_to_host_local_array, tree)
 
@@ -136,7 +136,7 @@ class Replicas:
                     "use --config.data.cache=host"
                 )
 
-    def _convert(self, convert: Callable[..., jax.Array], tree: Any) -> Any:
+    def _convert(self, convert: Callable[..., jax.Array], tree: PyTree) -> PyTree:
         """Applies `convert` to every replicated array; returns the tree unchanged in a single process."""
         if self.count == len(self.local):
             return tree

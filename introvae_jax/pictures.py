@@ -89,13 +89,13 @@ def pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int = 6) -> 
     return titled
 
 
-def save(image: Image.Image, path: str | os.PathLike) -> None:
+def save(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Writes a picture in the format of its suffix, one of FORMATS. Creates missing folders."""
     with disk.atomic_write(path) as temporary:
         image.save(temporary, format=FORMATS[pathlib.PurePath(path).suffix.lower()], quality=QUALITY)
 
 
-def save_animation(images: np.ndarray, path: str | os.PathLike) -> None:
+def save_animation(images: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Writes images [N, H, W, C] in [0, 1] as a looping GIF. Small images are enlarged as in a sheet of one image."""
     times = factor(1, 1, *images.shape[1:3])
     first, *others = [to_image(enlarged(image, times)) for image in to_uint8(images)]

@@ -17,7 +17,7 @@ FEW = 30  # curves of at most so many points get markers: a line of one point is
 
 
 def curves(
-    records: Sequence[dict[str, Any]], path: str | os.PathLike, panels: Mapping[str, Sequence[str]],
+    records: Sequence[dict[str, Any]], path: str | os.PathLike[str], panels: Mapping[str, Sequence[str]],
     levels: Mapping[str, float] | None = None, scored: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Plots the terms of `panels`, the gradient norms and the `scored` metrics over steps into a PNG.

@@ -14,6 +14,7 @@ import traceback
 from typing import Any, NoReturn
 
 from absl import logging
+from etils import epath
 import jax
 from jax._src import distributed  # the job's key-value store has no public name; Orbax takes it from here too
 from jax.experimental import multihost_utils
@@ -155,11 +156,11 @@ def from_first(text: str) -> str:
     return text
 
 
-def require_shared(folder: Any) -> None:
+def require_shared(folder: pathlib.Path | epath.Path) -> None:
     """Ends this process with one line if `folder` is not the same folder here as in process 0."""
     if not several():
         return
-    mark, text = folder / ".seen_by_all", distributed.global_state.coordinator_address
+    mark, text = folder / ".seen_by_all", distributed.global_state.coordinator_address or ""
     if jax.process_index() == 0:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,11 @@ import os
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from introvae_jax.formatting import duration
 
+T = TypeVar("T")
 VARIABLE = "INTROVAE_JAX_ANNOUNCE_AFTER"  # seconds until a phase is announced: 0 for immediately, inf for never
 AFTER = 2.0  # seconds, default of the variable
 REPEAT = 4.0  # least seconds between two lines of a phase; in a long phase 1/60 of it, and at most:
@@ -34,14 +35,15 @@ EARLIER = 1_000  # most lines that are kept until a log file is opened
 NUMBERS = ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
 
-class Phase(contextlib.AbstractContextManager):
+class Phase(contextlib.AbstractContextManager["Phase"]):
     """A phase, from its creation to `close`. done: the number of finished items of `total` (None if unknown)."""
 
     def __init__(
         self, console: "Console", since: float, doing: str, total: int | None, unit: str, done: int, stays: bool
     ):
         self.since, self.doing, self.total, self.unit, self.done, self.stays = since, doing, total, unit, done, stays
-        self.announced, self.bar = False, None
+        self.announced = False
+        self.bar: Any = None  # of tqdm, which has no type information
         self._console = console
 
     def advance(self, count: int = 1) -> None:
@@ -51,7 +53,7 @@ class Phase(contextlib.AbstractContextManager):
         """Ends the phase. finished: False if an error ended it; the error is printed separately."""
         self._console.end(self, finished)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(finished=kind is None)
 
 
@@ -164,7 +166,7 @@ class Console:
         so_far = f"{_count(phase)}{duration(elapsed)}" if elapsed >= 1 else _count(phase).removesuffix(", ")
         self.say(f"{phase.doing} ... {so_far}".rstrip())
 
-    def log_to(self, path: os.PathLike) -> None:
+    def log_to(self, path: os.PathLike[str]) -> None:
         """Appends all lines, including earlier ones, to a file, each with its time. Raises OSError if it fails."""
         with self._lock:
             if self._log is not None:
@@ -236,7 +238,7 @@ def phase(
     return console.begin(doing, total, unit, done=done, at_once=at_once, stays=stays)
 
 
-def counted(items: Iterable[Any], doing: str, total: int, unit: str = "") -> Iterator[Any]:
+def counted(items: Iterable[T], doing: str, total: int, unit: str = "") -> Iterator[T]:
     """Yields the same items and counts them in a phase."""
     with phase(doing, total, unit) as counting:
         for item in items:

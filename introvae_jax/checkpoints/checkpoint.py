@@ -26,6 +26,7 @@ from introvae_jax import bucket, disk, processes
 from introvae_jax.checkpoints import damaged, digests, files, manager, restore, scores
 from introvae_jax.checkpoints.damaged import Damaged
 from introvae_jax.errors import EXIT_RETRY, UserError, warn
+from introvae_jax.trees import PyTree
 
 __all__ = ["Checkpoints", "Damaged"]
 
@@ -41,7 +42,7 @@ class Checkpoints:
     Raises UserError if there are none to read, or if Orbax cannot store checkpoints in this path.
     """
 
-    def __init__(self, workdir: str | os.PathLike, keep: int | None = None):
+    def __init__(self, workdir: str | os.PathLike[str], keep: int | None = None):
         place = disk.resolve(workdir)
         files.require_supported_path(_absolute(place))
         self.directory = _absolute(place) / "checkpoints"
@@ -100,7 +101,7 @@ class Checkpoints:
         for left in set(steps) & set(self._manager.all_steps()) - self._staying(steps):
             self._guard_write(functools.partial(self._manager.delete, left))
 
-    def save(self, step: int, state: Any, statistics: Any, run: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, statistics: PyTree, run: dict[str, Any]) -> None:
         """Starts writing a checkpoint in the background.
 
         state, statistics: pytrees of arrays. run: metadata of the run, JSON. Raises UserError if this or an earlier
@@ -135,15 +136,15 @@ class Checkpoints:
         """Reads the metadata of the run; see `restore.read_run`."""
         return restore.read_run(self._manager, self._folder(step))
 
-    def restore_state(self, step: int, template: Any) -> Any:
+    def restore_state(self, step: int, template: PyTree) -> PyTree:
         """Restores the training state; see `restore.read_state`."""
         return restore.read_state(self._manager, self._folder(step), template)
 
-    def restore_model(self, step: int, template: Any, statistics: Any) -> tuple[Any, Any]:
+    def restore_model(self, step: int, template: PyTree, statistics: PyTree) -> tuple[PyTree, PyTree]:
         """Restores the weights and statistics of a model; see `restore.read_model`."""
         return restore.read_model(self._manager, self._folder(step), template, statistics)
 
-    def set_aside(self, step: int) -> os.PathLike:
+    def set_aside(self, step: int) -> os.PathLike[str]:
         """Moves a damaged checkpoint to WORKDIR/damaged and returns its new path. Every process must call it.
 
         Raises UserError if it cannot be moved.
@@ -199,7 +200,7 @@ class Checkpoints:
             if folder.name.startswith(f"{self._saving}{manager.TEMPORARY}"):
                 files.write_manifest(folder)
 
-    def _guard_write(self, write: Callable[[], Any]) -> None:
+    def _guard_write(self, write: Callable[[], object]) -> None:
         try:
             write()
         except WRITE_ERRORS as error:

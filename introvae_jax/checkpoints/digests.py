@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from introvae_jax.trees import PyTree
 
-def paths(tree: Any) -> list[str]:
+
+def paths(tree: PyTree) -> list[str]:
     """The path of every array in the tree, as in "encoder/params/stem/kernel"."""
     return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def of_arrays(tree: Any) -> dict[str, str]:
+def of_arrays(tree: PyTree) -> dict[str, str]:
     """CRC-32 of every array's bytes, by path in the tree. Of a replicated array, one copy counts."""
     return {_name(path): _of_array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -25,12 +27,12 @@ def of_record(record: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
-def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
+def differing(tree: PyTree, expected: Mapping[str, str]) -> list[str]:
     """Paths of the arrays of `tree` whose checksum differs from `expected`. Arrays not in `expected` are ignored."""
     return [path for path, digest in of_arrays(tree).items() if expected.get(path, digest) != digest]
 
 
-def non_finite(tree: Any) -> str | None:
+def non_finite(tree: PyTree) -> str | None:
     """Path of the first array of `tree` with an infinity or NaN; None if there is none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = _on_host(leaf)

@@ -37,7 +37,7 @@ _ADVICE = {  # on errors that a rerun alone does not fix
 }
 
 
-def require_supported_path(path: str | os.PathLike) -> None:
+def require_supported_path(path: str | os.PathLike[str]) -> None:
     """Raises UserError for a path in which Orbax cannot write or find checkpoints."""
     text = os.fspath(path)
     found = [character for character in _GLOB if character in text]

@@ -14,6 +14,7 @@ from introvae_jax import bucket
 from introvae_jax.checkpoints import digests, files, manager
 from introvae_jax.checkpoints.damaged import Damaged
 from introvae_jax.errors import EXIT_RETRY, UserError
+from introvae_jax.trees import PyTree
 
 
 def read_run(orbax: ocp.CheckpointManager, folder: epath.Path) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def read_run(orbax: ocp.CheckpointManager, folder: epath.Path) -> dict[str, Any]
     return run
 
 
-def read_state(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any) -> Any:
+def read_state(orbax: ocp.CheckpointManager, folder: epath.Path, template: PyTree) -> PyTree:
     """Restores the training state with the shapes and shardings of `template`.
 
     Raises Damaged if a value differs from what was written or is not finite, UserError if the checkpoint cannot be read
@@ -50,7 +51,9 @@ def read_state(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any) 
     return _restore_arrays(orbax, folder, state=ocp.args.StandardRestore(target)).state
 
 
-def read_model(orbax: ocp.CheckpointManager, folder: epath.Path, template: Any, statistics: Any) -> tuple[Any, Any]:
+def read_model(
+    orbax: ocp.CheckpointManager, folder: epath.Path, template: PyTree, statistics: PyTree
+) -> tuple[PyTree, PyTree]:
     """Restores the part of the state in `template`, and all statistics, as numpy arrays.
 
     template, statistics: the expected shapes, which are compared before any array is read.
@@ -70,7 +73,7 @@ def unreadable(folder: epath.Path, error: Exception) -> UserError:
     return UserError(str(told), EXIT_RETRY) if bucket.is_bucket(folder) else told  # a bucket may respond later
 
 
-def _require_shapes(folder: epath.Path, item: str, expected: Any) -> None:
+def _require_shapes(folder: epath.Path, item: str, expected: PyTree) -> None:
     """Raises UserError unless the checkpoint lists every array of `expected` with its shape."""
     if not jax.tree.leaves(expected):
         return

@@ -75,7 +75,7 @@ class Decoded:
     fits: bool
 
 
-def read(path: str | os.PathLike) -> bytes:
+def read(path: str | os.PathLike[str]) -> bytes:
     """The content of a file. Raises BadImage if it is not a regular file, is too large or cannot be read."""
     path = pathlib.Path(path)
     try:

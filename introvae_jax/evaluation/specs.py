@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 import difflib
 import re
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from introvae_jax.errors import UserError
 from introvae_jax.metrics import METRICS
@@ -39,7 +39,7 @@ class Spec(Generic[M]):
         return value.format(number + ("_full" if self.full else ""))
 
 
-SetSpec = Spec[SetMetric]
+SetSpec = Spec[SetMetric[Any]]
 EncoderSpec = Spec[EncoderMetric]
 
 

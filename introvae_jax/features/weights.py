@@ -56,7 +56,7 @@ def inception_path(path: str = "", sha256: str = INCEPTION_SHA256, flag: str = "
     return target
 
 
-def checked(path: str | os.PathLike, sha256: str) -> pathlib.Path:
+def checked(path: str | os.PathLike[str], sha256: str) -> pathlib.Path:
     """The path with its ~ resolved. Raises UserError unless its content has this SHA-256."""
     path = disk.expand(path)
     try:

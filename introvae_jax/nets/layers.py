@@ -1,10 +1,9 @@
 """Layers shared by the networks. Arrays are NHWC; statistics are float32 of shape [C]."""
 
-from typing import Any
-
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 NORMS = ("batch", "group", "none")
 GROUP_SIZE = 8  # channels per group of norm="group"
@@ -121,7 +120,7 @@ class Norm(nn.Module):
         return GroupNorm()(x) if self.kind == "group" else x
 
 
-def conv(features: int, size: int, dtype: Any, use_bias: bool = False, name: str | None = None) -> nn.Conv:
+def conv(features: int, size: int, dtype: DTypeLike, use_bias: bool = False, name: str | None = None) -> nn.Conv:
     """A stride-1 convolution with a `size` x `size` kernel that keeps height and width."""
     return nn.Conv(
         features, (size, size), padding="SAME", use_bias=use_bias, dtype=dtype,

@@ -10,6 +10,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from introvae_jax.nets import layers
 
@@ -27,7 +28,7 @@ class Block(nn.Module):
     norm: str
     norm_of: str
     axis_name: str | None
-    dtype: Any
+    dtype: DTypeLike
     expand: bool
 
     @nn.compact
@@ -65,7 +66,7 @@ class Residual(nn.Module):
     expand_equal: bool = False
     sphere: bool = False
     axis_name: str | None = None
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     def block(self, features: int, size: int, *, between: bool) -> nn.Module:

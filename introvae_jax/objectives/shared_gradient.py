@@ -1,12 +1,13 @@
 """Computes the gradient of a scalar once for two losses that use it with different weights."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
+from introvae_jax.trees import PyTree
 
-def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
+
+def shared_gradient(function: Callable[..., jax.Array], *args: PyTree) -> jax.Array:
     """Returns function(*args), a scalar, and computes its gradient in the forward pass, with weight 1.
 
     The backward pass of each loss only multiplies that gradient by the loss's weight. If two losses use the same scalar
@@ -24,16 +25,16 @@ def shared_gradient(function: Callable[..., jax.Array], *args: Any) -> jax.Array
 
 
 @jax.custom_vjp
-def _with_gradient(args: Any, value: jax.Array, gradient: Any) -> jax.Array:
+def _with_gradient(args: PyTree, value: jax.Array, gradient: PyTree) -> jax.Array:
     """Returns `value` and defines `gradient` as its gradient with respect to `args`."""
     return value
 
 
-def _forward(args: Any, value: jax.Array, gradient: Any) -> tuple[jax.Array, Any]:
+def _forward(args: PyTree, value: jax.Array, gradient: PyTree) -> tuple[jax.Array, PyTree]:
     return value, gradient
 
 
-def _backward(gradient: Any, weight: jax.Array) -> tuple[Any, None, None]:
+def _backward(gradient: PyTree, weight: jax.Array) -> tuple[PyTree, None, None]:
     return jax.tree.map(lambda leaf: weight * leaf, gradient), None, None
 
 

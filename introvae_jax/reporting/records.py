@@ -44,7 +44,7 @@ def read(path: pathlib.Path, is_valid: Callable[[Any], bool]) -> tuple[list[Reco
     return good, bad
 
 
-def read_metrics(path: str | os.PathLike) -> list[Record]:
+def read_metrics(path: str | os.PathLike[str]) -> list[Record]:
     """The records of a metrics.jsonl, without damaged lines and a truncated last one."""
     return read(disk.resolve(path), is_metrics)[0]
 

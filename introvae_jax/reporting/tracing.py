@@ -25,7 +25,7 @@ class Trace:
         self._first, self._last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if asked and not 1 <= self._first <= self._last:
             raise UserError(f"--profile={asked}: must be a step or FIRST:LAST, counted from 1, for instance 500:505")
-        self._running: tempfile.TemporaryDirectory | None = None
+        self._running: tempfile.TemporaryDirectory[str] | None = None
 
     def is_past(self, step: int) -> bool:
         """True if the first step of the trace is not after `step`."""
@@ -35,7 +35,7 @@ class Trace:
         """The number of steps after `step` up to the next beginning or end of the trace."""
         return next((edge - step for edge in (self._first - 1, self._last) if edge > step), 2**31)
 
-    def steps_after(self, step: int) -> contextlib.AbstractContextManager:
+    def steps_after(self, step: int) -> contextlib.AbstractContextManager[object]:
         """Context for the next steps. Starts the trace before its first step."""
         if self._running is None and step + 1 == self._first:
             self._running = tempfile.TemporaryDirectory(prefix="introvae_jax_")

@@ -22,8 +22,8 @@ DEFAULT = "configs/default.py"
 
 
 def convert(
-    weights: str | os.PathLike,
-    workdir: str | os.PathLike,
+    weights: str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
     *,
     family: str = "introvae",
     config: ConfigDict | None = None,

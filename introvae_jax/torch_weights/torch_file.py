@@ -22,7 +22,7 @@ from introvae_jax.torch_weights.tensors import TensorReader
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # at the start of the older container
 
 
-def read(path: str | os.PathLike) -> Any:
+def read(path: str | os.PathLike[str]) -> Any:
     """Returns the saved object: containers, numbers and strings unchanged, tensors and parameters as numpy arrays.
 
     Arrays share memory if the tensors did. A network that was saved as an object becomes an `unpickler.Object`.

@@ -119,7 +119,7 @@ class _Content(io.BytesIO):
         return line
 
 
-class _Dispatch(dict):
+class _Dispatch(dict[int, Any]):
     """Opcode -> method. Every opcode that is not in it is refused."""
 
     def __missing__(self, code: int) -> Any:

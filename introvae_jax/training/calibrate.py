@@ -8,7 +8,6 @@ of decoder passes costs 2 dB in the reconstructions of the digits (docs/digits.m
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flax import linen as nn
 import jax
@@ -20,9 +19,10 @@ from introvae_jax.data.source import Source
 from introvae_jax.objectives import terms
 from introvae_jax.training.state import State
 from introvae_jax.training.step import CALIBRATION, draw_key
+from introvae_jax.trees import PyTree
 
 # "batch_stats" collections by kind of pass: "encoder", "decoder" (prior samples), "decoder_rec" (latents of images).
-Statistics = dict[str, Any]
+Statistics = dict[str, PyTree]
 
 
 class Calibration:
@@ -60,7 +60,7 @@ def make_calibrator(encoder: nn.Module, decoder: nn.Module) -> Callable[..., Sta
     encoder, decoder = encoder.clone(axis_name=None), decoder.clone(axis_name=None)
 
     @jax.jit
-    def moments(params_e: Any, params_d: Any, images: jax.Array, key: jax.Array) -> Statistics:
+    def moments(params_e: PyTree, params_d: PyTree, images: jax.Array, key: jax.Array) -> Statistics:
         key_prior, key_eps = jax.random.split(key)
         x = images.astype(jnp.float32) / 255.0
         zp, eps = (jax.random.normal(k, (images.shape[0], decoder.z_dim)) for k in (key_prior, key_eps))
@@ -71,7 +71,7 @@ def make_calibrator(encoder: nn.Module, decoder: nn.Module) -> Callable[..., Sta
         }
         return {name: kind.get("batch_stats", {}) for name, kind in {"encoder": of_encoder, **reported}.items()}
 
-    def calibrate(params_e: Any, params_d: Any, batches: Sequence[np.ndarray], key: jax.Array) -> Statistics:
+    def calibrate(params_e: PyTree, params_d: PyTree, batches: Sequence[np.ndarray], key: jax.Array) -> Statistics:
         keys = jax.random.split(key, len(batches))
         passes = [moments(params_e, params_d, x, k) for x, k in zip(batches, keys, strict=True)]
         return pool(jax.device_get(passes))
@@ -83,7 +83,7 @@ def pool(passes: Sequence[Statistics]) -> Statistics:
     """Pools the moments of batches of one size: mean of the means; mean of the variances + variance of the means."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float64), *passes)
 
-    def union(node: Any) -> Any:
+    def union(node: PyTree) -> PyTree:
         if "mean" in node and "var" in node:
             mean, var = node["mean"], node["var"]
             return {"mean": np.float32(mean.mean(0)), "var": np.float32(var.mean(0) + mean.var(0))}

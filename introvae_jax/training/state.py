@@ -1,27 +1,27 @@
 """The training state: plain arrays without a device axis, so that a checkpoint fits any number of devices."""
 
-from typing import Any
-
 from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from introvae_jax.trees import PyTree
+
 
 class NetworkState(struct.PyTreeNode):
     """State of one network: parameters, optimizer state, exponential moving average (EMA) of the parameters."""
 
-    params: Any
+    params: PyTree
     opt_state: optax.OptState
-    ema: Any
+    ema: PyTree
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "NetworkState":
+    def create(cls, params: PyTree, optimizer: optax.GradientTransformation) -> "NetworkState":
         return cls(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
 
     def update(
-        self, grads: Any, optimizer: optax.GradientTransformation, step: jax.Array, ema_decay: float
+        self, grads: PyTree, optimizer: optax.GradientTransformation, step: jax.Array, ema_decay: float
     ) -> "NetworkState":
         """Applies one optimizer update and updates the EMA.
 

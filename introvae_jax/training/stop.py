@@ -16,7 +16,7 @@ from introvae_jax import processes, startup
 Handler = Callable[[int, FrameType | None], Any] | int | None  # what signal.signal returns
 
 
-class StopRequest(contextlib.AbstractContextManager):
+class StopRequest(contextlib.AbstractContextManager["StopRequest"]):
     """Context in which the first signal only sets `requested`; a second signal ends the process immediately.
 
     In a job of several processes any process may receive the signal: JAX's runtime, which then handles SIGTERM, chooses

@@ -33,7 +33,7 @@ Phase = tuple[str, float]  # objective and beta
 
 def train(
     config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike,
+    workdir: str | os.PathLike[str],
     *,
     step_timeout: float = 0,
     peer_timeout: float = 60,

@@ -14,7 +14,7 @@ from introvae_jax.errors import EXIT_RETRY
 _ALIVE = "introvae_jax/alive/"
 
 
-class Watch(contextlib.AbstractContextManager):
+class Watch(contextlib.AbstractContextManager["Watch"]):
     """Context that ends this process with one line if another process of the job has ended or a step hangs.
 
     peer_timeout: seconds without a heartbeat from another process. step_timeout: seconds that a step may take, 0 for no

@@ -151,7 +151,7 @@ def test_rows_lie_on_disk_and_leave_with_their_owner(tmp_path, monkeypatch):
 
 
 def test_rows_are_read_without_the_names_that_windows_lacks_and_may_be_added_after_that(monkeypatch):
-    monkeypatch.delattr(os, "preadv")
+    monkeypatch.delattr(os, "preadv", raising=False)
     batch = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     rows = accumulators.Rows()
     rows.add(batch)

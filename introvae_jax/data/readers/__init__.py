@@ -18,7 +18,7 @@ _HEAD_BYTES = 512
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"7z\xbc\xaf": "7z x", b"Rar!": "unrar x"}
 
 
-def open_reader(source: str | os.PathLike, *, size: int, num_images: int = 0) -> Reader:
+def open_reader(source: str | os.PathLike[str], *, size: int, num_images: int = 0) -> Reader:
     """Opens `source`: a path, "tfds:NAME[/CONFIG]" or "avatars[:STYLE]".
 
     size: the wanted resolution, for formats that hold several. num_images: how many avatars are drawn, 0 for 10,000.

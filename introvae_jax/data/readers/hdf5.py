@@ -32,7 +32,7 @@ class Hdf5:
     names: Sequence[str]
     fingerprint: str
     splits: None = None
-    skipped: tuple = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def read(self, index: int) -> np.ndarray:
         try:
