@@ -3,7 +3,7 @@
     python -m benchmarks.ablation --on=digits --out=runs/ablation        trains what is missing, scores, prints tables
 
 Every run takes the base's number of steps, and as many as fit in the base's time: the time of a step of each
-variant is measured first, in turn with the others. Runs and figures that are there are not repeated.
+variant is measured first, in turn with the others. Existing runs and scores are not repeated.
 """
 
 import json
@@ -26,7 +26,7 @@ from introvae_jax.training import feed, train_loop
 _ON = flags.DEFINE_enum("on", "digits", sorted(ablation_variants.BASES), "The images.")
 _OUT = flags.DEFINE_string("out", "runs/ablation", "Folder of the runs.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
-_ONLY = flags.DEFINE_list("only", None, "Names of variants; without it all but the sick ones.")
+_ONLY = flags.DEFINE_list("only", None, "Names of variants; by default all but the failing ones.")
 TIMED_STEPS, ROUNDS = 10, 5
 
 

@@ -1,4 +1,4 @@
-"""Curves of a healthy run of benchmarks/ablation.py beside sick ones: the picture of docs/troubleshooting.md.
+"""Curves of a healthy run of benchmarks/ablation.py and of failing ones: the picture of docs/troubleshooting.md.
 
 python -m benchmarks.ablation --only=margin_10,margin_100,beta_0.5,beta_30 --seeds=0
 python -m benchmarks.ablation_curves --out=runs/ablation --to=docs/pictures/troubleshooting.png

@@ -80,7 +80,7 @@ class _Judge:
 def _scored(
     workdir: pathlib.Path, step: int, weights: str, judge: _Judge, real: np.ndarray, test: source.Source
 ) -> dict[str, float]:
-    """The figures of one checkpoint; they are kept beside it."""
+    """The scores of one checkpoint, cached beside it."""
     path = workdir / f"scores_{step}_{weights}.json"
     if not path.exists():
         trained = model.load(workdir, step=step, weights=weights)

@@ -46,7 +46,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "norm_group": {"model.norm": "group"},
     "norm_none": {"model.norm": "none"},
 }
-# What a run looks like when it is sick, for docs/troubleshooting.md.
+# Failing runs, for docs/troubleshooting.md.
 SICK: Mapping[str, Mapping[str, Any]] = {
     "margin_10": {"objective.margin": 10.0},
     "margin_100": {"objective.margin": 100.0},

@@ -119,7 +119,7 @@ def soak(scene: soak_faults.Scene) -> list[tuple[soak_faults.Fault, float, int, 
 
 
 def _settle(job: Job) -> int:
-    """The step that a started job goes on from."""
+    """The step from which a started job resumes."""
     deadline = time.monotonic() + 300
     while (began := job.began_at()) is None:
         _require(len(job.alive()) == job.count and time.monotonic() < deadline, job, "did not go on")

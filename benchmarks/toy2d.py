@@ -1,4 +1,4 @@
-"""VAE, IntroVAE and Soft-IntroVAE on 2-D densities: figures beside their noise floor, pictures of samples.
+"""VAE, IntroVAE and Soft-IntroVAE on 2-D densities: metrics with their noise floor, and pictures of samples.
 
     python -m benchmarks.toy2d --out=runs/toy2d                     all in all, a table in Markdown
     python -m benchmarks.toy2d --job=published                      Soft-IntroVAE's sizes, wants an accelerator
@@ -150,9 +150,9 @@ def _mean_and_range(runs: list[density2d.Scores]) -> dict[str, list[float]]:
 
 
 def table(cells: dict[tuple[str, str], list[density2d.Scores]]) -> str:
-    """A row for each density and figure, a column for each objective: mean (lowest to highest)."""
+    """A row for each density and metric, a column for each objective: mean (lowest to highest)."""
     columns = list(dict.fromkeys(who for who, _ in cells))
-    lines = ["| | " + " | ".join(["figure", *columns]) + " |", "|---" * (len(columns) + 2) + "|"]
+    lines = ["| | " + " | ".join(["metric", *columns]) + " |", "|---" * (len(columns) + 2) + "|"]
     for name in dict.fromkeys(density for _, density in cells):
         for field in density2d.Scores._fields:
             texts = []

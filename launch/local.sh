@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains with N processes on this machine, joined by JAX's runtime, and starts them again when a rerun goes on.
+# Trains with N processes on this machine, joined by JAX's runtime, and restarts them if a rerun can resume.
 #
 #   launch/local.sh [OPTIONS] N MAIN-FLAGS...      launch/local.sh 2 --config=configs/digits.py
 #
@@ -10,7 +10,7 @@
 #
 # Run it where `python -m introvae_jax.main` works; PYTHON=... names another Python. The output of process 0 comes as
 # it is, lines of the others behind "[i] ". SIGTERM, SIGHUP (a closed terminal) and Ctrl-C are passed on, once each.
-# Ends with 0 (done), 1 (a person must act) or 75 (the same command goes on).
+# Ends with 0 (done), 1 (a person must act) or 75 (rerun the same command to resume).
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0" >&2; exit 1; }
@@ -98,7 +98,7 @@ kill_all() {
   for pid in "${processes[@]}"; do kill -KILL -- "-$pid" 2> /dev/null || :; done
 }
 
-# Waits for all processes; sets `outcome` to 1 where a person must act, else 75 where a rerun goes on, else 0.
+# Waits for all processes; sets `outcome` to 1 if a person must act, else 75 if a rerun can resume, else 0.
 outcome=0
 await() {
   local deadline='' killed='' left=("${!processes[@]}") still i status
@@ -138,7 +138,7 @@ for ((attempt = 0; ; attempt++)); do
   await
   if ((outcome != 75)) || [[ $told ]]; then exit "$outcome"; fi
   if ((attempt == restarts)); then
-    say "started again $restarts times already; the same command goes on"
+    say "started again $restarts times already; rerun the same command to resume"
     exit 75
   fi
   say "all are started again, $((attempt + 1)) of at most $restarts times"

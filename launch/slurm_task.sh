@@ -3,7 +3,7 @@
 #
 #   launch/slurm_task.sh PYTHON MAIN-FLAGS...
 #
-# Ends with 0, 75 (a rerun goes on) or 200 (a person must act): srun ends with the highest status of its tasks, and a
+# Ends with 0, 75 (a rerun can resume) or 200 (a person must act): srun ends with the highest status of its tasks, and a
 # 1 must not disappear below the 75 or the death by a signal of the others.
 set -uo pipefail
 

@@ -19,7 +19,7 @@
 #
 # For example: launch/tpu_vm.sh --spot run ivae us-west4-a v5litepod-16 --config=configs/celebahq.py --workdir=gs://B/RUN
 # Installs the commit HEAD. Only a --workdir=gs://... outlives the machines. Ends with 0 (done), 1 (a person must act)
-# or 75 (the same line goes on). The machines stay, and cost, until `delete`.
+# or 75 (rerun the same command to resume). The machines stay, and cost, until `delete`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -190,7 +190,7 @@ watch() {
 again=0
 once_more() { # counts
   if ((++again > restarts)); then
-    say "started again $restarts times already; the same line goes on"
+    say "started again $restarts times already; rerun the same command to resume"
     exit 75
   fi
 }
