@@ -36,6 +36,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+def pytest_addoption(parser):
+    parser.addoption("--no-skips", action="store_true", help="fail skipped tests, unless their reason is 'needs ...'")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith("needs "):  # what a machine cannot do, in contrast to a package that is missing
+            report.outcome, report.longrepr = "failed", f"skipped: {reason}"
+    return report
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Those of one file are of no use to the next, and take gigabytes by the end."""

@@ -232,7 +232,7 @@ def somebody_else():
     try:
         os.seteuid(user or 65534)
     except OSError as error:
-        pytest.skip(f"root here cannot become another user ({error})")
+        pytest.skip(f"needs root that can become another user ({error})")
     try:
         yield
     finally:
