@@ -1,1 +1,1 @@
-"""Every claim of speed, memory or quality has its script here."""
+"""Scripts that reproduce every claim about speed, memory or quality."""

@@ -1,4 +1,4 @@
-"""Which variant is best? One change at a time from a base, three seeds each, judged alike.
+"""Ablation: compares variants that differ from a base in one setting, with three seeds each.
 
     python -m benchmarks.ablation --on=digits --out=runs/ablation        trains what is missing, scores, prints tables
 
@@ -57,7 +57,7 @@ def config_of(name: str, seed: int, cost: float) -> ml_collections.ConfigDict:
 
 
 def train(name: str, seed: int, cost: float, out: pathlib.Path) -> None:
-    """Trains a run to its end; one that breaks down says so in a file."""
+    """Trains a run to its last step; a run that fails writes the reason to a file."""
     workdir = out / f"{name}_{seed}"
     failed = workdir / "failed.txt"
     if failed.exists():
@@ -74,7 +74,7 @@ def train(name: str, seed: int, cost: float, out: pathlib.Path) -> None:
 
 
 def relative_costs(names: list[str], path: pathlib.Path) -> dict[str, float]:
-    """Time of a step over that of the base's: the median over rounds in which each takes its turn."""
+    """Time of a step relative to the base's: the median over rounds, in which the variants alternate."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"base": 1.0}
     missing = [name for name in names if name not in known]
     if missing:

@@ -1,4 +1,4 @@
-"""How good is what benchmarks/ablation.py trained? Scores each checkpoint and prints the tables.
+"""Scores each checkpoint of benchmarks/ablation.py and prints the tables.
 
     python -m benchmarks.ablation_scores --on=digits --out=runs/ablation
 
@@ -57,7 +57,7 @@ def main(_) -> None:
 
 
 class _Judge:
-    """What can be said of samples beside their SWD: for digits, what a classifier makes of them."""
+    """Metrics of samples besides SWD: for digits, those of a classifier."""
 
     def __init__(self, on: str):
         self._on = on

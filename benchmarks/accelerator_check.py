@@ -1,4 +1,4 @@
-"""Does this accelerator compute the training step that a CPU computes, and does a run resume there exactly?
+"""Checks that the training step on this accelerator equals the CPU's, and that a run resumes exactly.
 
     python -m benchmarks.accelerator_check
 
@@ -92,7 +92,7 @@ def distance(found: list[np.ndarray], reference: list[np.ndarray]) -> float:
 
 
 def resume(folder: pathlib.Path) -> None:
-    """Trains with and without an interruption and prints how the two ends differ."""
+    """Trains with and without an interruption and prints the difference of the final states."""
     train(folder / "once", 60)
     train(folder / "twice", 30)
     train(folder / "twice", 60)

@@ -1,4 +1,4 @@
-"""Which BatchNorm statistics should a trained model be scored, and used, with?
+"""Compares kinds of BatchNorm statistics for evaluating and using a trained model.
 
     python -m benchmarks.ablation --on=digits --out=runs/ablation --only=base        trains
     python -m benchmarks.batchnorm_statistics --on=digits --out=runs/ablation        scores and prints the table

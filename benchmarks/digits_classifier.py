@@ -1,4 +1,4 @@
-"""A small classifier of the embedded digits, the judge of digits_quality and ablation_scores.
+"""A small classifier of the embedded digits, for digits_quality and ablation_scores.
 
     python -m benchmarks.digits_classifier
 
@@ -84,7 +84,7 @@ def train(seed: int = 0) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
 
 
 def verdict(probabilities: np.ndarray) -> dict[str, float]:
-    """What class probabilities [N, 10] of samples say.
+    """Metrics of class probabilities [N, 10] of samples.
 
     recognised: share named with a probability over CONFIDENT. entropy of the named classes, in nats; log 10 = 2.303
     when all are equally frequent. rarest: share of the rarest class, 0.1 then.

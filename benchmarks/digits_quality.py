@@ -1,4 +1,4 @@
-"""Are the digits good? IntroVAE against a VAE with the same networks, steps and seeds, judged by a classifier.
+"""Quality of the digits: IntroVAE against a VAE with the same networks, steps and seeds, scored by a classifier.
 
     python -m benchmarks.digits_quality --out=runs/digits_quality        about 25 minutes on two CPU cores
 
@@ -54,7 +54,7 @@ def held_out() -> np.ndarray:
 
 
 def score_run(name: str, seed: int, judge: Callable[[np.ndarray], np.ndarray]) -> tuple[dict[str, float], float]:
-    """Trains unless that is done, and scores; also the minutes that the training took, 0 if it was there."""
+    """Trains if necessary, and scores. Also returns the minutes of training, 0 if the run existed already."""
     config = digits_config.get_config()
     config.objective.name, config.seed = name, seed
     workdir, since = pathlib.Path(_OUT.value, f"{name}_{seed}"), time.monotonic()
@@ -72,7 +72,7 @@ def score_run(name: str, seed: int, judge: Callable[[np.ndarray], np.ndarray]) -
 
 
 def score_images(images: np.ndarray, judge: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-    """What can be said of images [N, 32, 32, 1] in [0, 1] without knowing where they come from."""
+    """Metrics of images [N, 32, 32, 1] in [0, 1] that depend on the images only."""
     distance = float(np.median(nearest_training_distance(images)))
     return {**digits_classifier.verdict(judge(images)), "distance": distance}
 

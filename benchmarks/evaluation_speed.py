@@ -1,4 +1,4 @@
-"""How fast is the FID of two folders of 64px images, beside pytorch-fid, and how much memory does it take?
+"""Speed and memory of the FID of two folders of 64px images, compared with pytorch-fid.
 
     python -m benchmarks.evaluation_speed --pytorch_fid=PYTHON      PYTHON: of an environment with pytorch-fid and torch
     python -m benchmarks.evaluation_speed --counts=2000,10000,50000 --metrics=alexnet_frechet,alexnet_kernel,swd
@@ -85,7 +85,7 @@ def ours(folder: pathlib.Path, count: int, file: pathlib.Path) -> tuple[list[str
 
 
 def pytorch_fid(folder: pathlib.Path, file: pathlib.Path, root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
-    """It takes its weights from torch's cache, without looking at their hash."""
+    """Runs pytorch-fid, which takes its weights from torch's cache without checking their hash."""
     command = [
         _PYTORCH_FID.value, "-m", "pytorch_fid", str(folder / "real"), str(folder / "fake"),
         "--batch-size", str(_BATCH_SIZE.value),

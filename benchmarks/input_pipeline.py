@@ -1,4 +1,4 @@
-"""Images a second of the loader against torch's DataLoader with Pillow, side by side on the same files.
+"""Images per second of the loader and of torch's DataLoader with Pillow, on the same files.
 
     pip install torch scikit-image
     python -m benchmarks.input_pipeline

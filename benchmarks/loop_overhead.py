@@ -1,4 +1,4 @@
-"""What does the loop add to the bare step: reading images, waiting, checking, logging?
+"""Overhead of the train loop over the bare step: reading images, waiting, checking, logging.
 
     python -m benchmarks.loop_overhead --config=configs/digits.py
 

@@ -1,4 +1,4 @@
-"""Do the metrics see what is wrong with images? Real ones are damaged step by step, and every metric is watched.
+"""Sensitivity of the metrics to increasing damage of real images: noise, blur and mode collapse.
 
     python -m introvae_jax.prepare --source=avatars --name=avatars --resolution=64
     python -m benchmarks.metric_ladder --out=docs/pictures/metric_ladder.png

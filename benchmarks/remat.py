@@ -1,4 +1,4 @@
-"""How much memory does `config.model.remat` save, and what does it cost?
+"""Memory saved by `config.model.remat`, and its cost in time.
 
     python -m benchmarks.remat
 

@@ -1,4 +1,4 @@
-"""How fast can a step be, layer by layer, by its arithmetic and its memory traffic?
+"""Roofline of a training step, layer by layer: limits by arithmetic and by memory traffic.
 
     python -m benchmarks.roofline --config=configs/celebahq.py --config.model.dtype=bfloat16               # this device
     python -m benchmarks.roofline --config=configs/celebahq.py --config.model.dtype=bfloat16 --chip=H200   # on paper

@@ -1,4 +1,4 @@
-"""For how long does a command print nothing?
+"""Measures the longest time during which a command prints nothing.
 
     python -m benchmarks.silence                            # every command of the README
     python -m benchmarks.silence --only=evaluate,plan       # those whose names begin so

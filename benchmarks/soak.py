@@ -1,4 +1,4 @@
-"""Does a run survive what happens to long jobs? Its processes are killed and stopped, its disk fills, files rot.
+"""Fault injection into a training job: kills and stops its processes, fills its disk, damages its files.
 
     python -m benchmarks.soak --minutes=60 --faults=60
     python -m benchmarks.soak --minutes=2 --faults=10       a short form (tests/test_soak.py)
@@ -52,7 +52,7 @@ JOB = (
 
 
 class Broken(errors.UserError):
-    """The job did not do what it should have done."""
+    """The job did not behave as required."""
 
 
 def main(_) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks/soak.py does to a job: each fault is a function of the job, what it needs, and chance."""
+"""The faults of benchmarks/soak.py. A fault is a function of the job, its resources and a random generator."""
 
 from collections.abc import Callable
 import dataclasses
@@ -16,7 +16,7 @@ BRIEFLY = 2.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """ends: whether the job has to end by itself. spared: statuses that are no surprise, beside 75 and a signal's."""
+    """ends: True if the job must end by itself. spared: allowed exit statuses besides 75 and that of a signal."""
 
     title: str
     inject: Callable[["Scene"], None]
@@ -114,7 +114,7 @@ def _slow(scene: Scene) -> None:
 
 
 def _nothing(scene: Scene) -> None:
-    """What the others are to be compared with."""
+    """No fault, as a reference."""
 
 
 PROCESSES = (

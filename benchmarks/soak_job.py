@@ -130,7 +130,7 @@ class Job:
         return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
     def began_at(self) -> int | None:
-        """The step that this life went on from, once it has said so."""
+        """The step from which this life resumed, once it has printed it."""
         found = re.search(r"from step (\d+) to ", self._log(0).read_text())
         return int(found.group(1)) if found else None
 

@@ -1,4 +1,4 @@
-"""Where does a step's time go on a CPU? Traces a few steps and sums the time of each kind of operation.
+"""Profiles a step on a CPU: traces a few steps and sums the time of each kind of operation.
 
     python -m benchmarks.step_profile --config=configs/digits.py
 

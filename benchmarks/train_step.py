@@ -1,4 +1,4 @@
-"""How fast is a training step, beside PyTorch's, on the same machine in the same run?
+"""Speed of a training step compared with PyTorch's, on the same machine in the same run.
 
     python -m benchmarks.train_step                                            # a CPU, some minutes
     python -m benchmarks.train_step --jobs=32,64,128,256,1024 --dtype=bfloat16     # a GPU

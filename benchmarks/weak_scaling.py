@@ -1,4 +1,4 @@
-"""Which collectives the compiled step runs on 1, 2, 4 and 8 devices, and a paper estimate of how it scales.
+"""Collectives of the compiled step on 1, 2, 4 and 8 devices, and an analytical estimate of its scaling.
 
     python -m benchmarks.weak_scaling --config=configs/celebahq.py:128
     python -m benchmarks.weak_scaling --config=configs/celebahq.py:128 --target=tpu_v5e --devices=4

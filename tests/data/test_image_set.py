@@ -133,5 +133,5 @@ def test_no_images(place, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("a")
-    with pytest.raises(UserError, match=place or "an empty name"):
+    with pytest.raises(UserError, match=place or "empty path"):
         image_set.open_image_set(place and str(tmp_path / place))

@@ -106,7 +106,7 @@ def test_a_record_of_a_run_is_a_new_file_each_time(run, tmp_path):
 @pytest.mark.parametrize("taken", ["scores.json", "scores.md"])
 def test_nothing_is_written_over(run, tmp_path, taken):
     (tmp_path / taken).write_text("mine")
-    with pytest.raises(UserError, match=rf"{taken} is there already"):
+    with pytest.raises(UserError, match=rf"{taken} exists already"):
         evaluate("msssim1", workdir=run, out=tmp_path / "scores.json")
     assert [(p.name, p.read_text()) for p in tmp_path.glob("scores*")] == [(taken, "mine")]
 
@@ -161,7 +161,7 @@ REFUSED = {
     "encoder of folders": ({"metrics": ("reconstruction",), "real": "REAL", "fake": "FAKE"}, "a metric of a model"),
     "no such run": ({"workdir": NOWHERE}, "no checkpoints there"),
     "no such folder": ({"real": "REAL", "fake": NOWHERE}, f"{NOWHERE}: no such file or folder"),
-    "no folder at all": ({"real": "", "fake": "FAKE"}, "an empty name"),
+    "no folder at all": ({"real": "", "fake": "FAKE"}, "empty path"),
     "size of a run": ({"workdir": "RUN", "size": 16}, "--size needs --fake"),
     "no such step": ({"workdir": "RUN", "step": "7"}, "no checkpoint of step 7; there are 1, 2"),
     "no step": ({"workdir": "RUN", "step": "last"}, "--step=last: must be latest, best or a number"),
@@ -222,7 +222,7 @@ def test_a_model_of_points_is_sent_elsewhere(tmp_path):
     config.steps, config.model.width, config.model.depth = 1, 8, 1
     config.log.every = config.checkpoint.every = 1
     train_loop.train(config, tmp_path / "run")
-    with pytest.raises(UserError, match=r"is a model of points: python -m benchmarks\.toy2d"):
+    with pytest.raises(UserError, match=r"is a model of points; python -m benchmarks\.toy2d"):
         evaluate("swd4", workdir=tmp_path / "run")
 
 

@@ -69,7 +69,7 @@ def test_the_metric_that_was_meant_is_named(word, said):
 
 
 def test_a_word_like_no_metric_gets_no_guess():
-    with pytest.raises(UserError, match=r"^'quality' is no metric: they are"):
+    with pytest.raises(UserError, match=r"^'quality' is no metric: choose from"):
         specs.parse(["quality"])
 
 
