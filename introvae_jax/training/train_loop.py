@@ -44,7 +44,8 @@ def train(
 
     A second call with the same arguments resumes from the latest checkpoint. A resumed run ends with the same weights
     as a run that was never stopped. In a job of several processes (processes.start) every process makes the same call.
-    Returns True if the last step was reached without a request to stop. Raises UserError for every problem that the user can fix.
+    Returns True if the last step was reached without a request to stop. Raises UserError for every problem that the
+    user can fix.
 
     allow_restart: train from step 0 if earlier progress is found but no usable checkpoint.
     step_timeout: seconds that a step may take, 0 for no limit. peer_timeout: seconds without a heartbeat from another
