@@ -36,6 +36,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+# Test files of the slow tier, below tests/: real processes, launchers, buckets, kills, compiled programs, long runs.
+SLOW = (
+    "checkpoints/test_read_errors.py", "data/test_prepare.py", "evaluation/test_command.py",
+    "features/test_inception.py", "launch/test_local_launcher.py", "launch/test_local_training.py",
+    "launch/test_slurm_job.py", "launch/test_tpu_vm.py", "launch/test_tpu_worker.py", "nets/test_added_network.py",
+    "planning/test_plan.py", "reporting/test_announcements.py", "reporting/test_tracing.py", "test_bad_input.py",
+    "test_buckets.py", "test_compilation_cache.py", "test_pipelines.py", "test_soak.py", "test_startup.py",
+    "test_strangers.py", "training/test_compiled.py", "training/test_feed.py", "training/test_loop.py",
+    "training/test_processes.py", "training/test_rollbacks.py", "training/test_scoring.py", "training/test_survival.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").as_posix() in SLOW:
+            item.add_marker("slow")
+
+
 def pytest_addoption(parser):
     parser.addoption("--no-skips", action="store_true", help="fail skipped tests, unless their reason is 'needs ...'")
 
