@@ -74,7 +74,7 @@ def test_another_model_is_named_and_is_no_damage(workdir):
         assert not isinstance(caught.value, Damaged)
     with opened(workdir) as checkpoints:
         wider = {"params": {"kernel": np.ones((3, 5))}}
-        with pytest.raises(UserError, match=r"params/kernel has shape \[3, 4\], and .* must have \[3, 5\]") as caught:
+        with pytest.raises(UserError, match=r"params/kernel has shape \[3, 4\], but .* requires \[3, 5\]") as caught:
             checkpoints.restore_model(1, wider, STATISTICS)
         assert not isinstance(caught.value, Damaged)
         with pytest.raises(UserError, match=r"params/other is missing"):

@@ -54,7 +54,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_may(room):
         check(config, 100_000)
     told = str(error.value)
     assert "config.batch_size = 100000" in told and "8.0 GiB" in told and "--config.model.remat=True" in told
-    largest = int(re.search(r"no more than ([\d,]+)", told)[1].replace(",", ""))
+    largest = int(re.search(r"at most ([\d,]+)", told)[1].replace(",", ""))
     check(config, largest)
     with pytest.raises(UserError):
         check(config, largest + 1)
