@@ -59,6 +59,7 @@ setuptools.setup(
         "test": [
             "pytest>=8.0",
             "pytest-xdist>=3.6",
+            "setuptools>=77; python_version >= '3.12'",  # environments of newer Pythons come without it
             "ruff>=0.9",
             "import-linter>=2.17",
             "mypy>=2.4",
