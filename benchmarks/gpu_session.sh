@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # GPU measurements and a training, unattended; tables, logs and pictures go to the folder OUT.
 #
-#     benchmarks/gpu_session.sh OUT                    # all parts, within 25 minutes
+#     benchmarks/gpu_session.sh OUT                    # all parts
 #     benchmarks/gpu_session.sh OUT check speed        # some of them
 #     SMALL=1 benchmarks/gpu_session.sh OUT            # the same at sizes for a CPU
 #
 # check: gradients, resuming and restoring (accelerator_check). speed: train_step beside PyTorch at 128, 256 and 1024
 # pixels. norm: what exact normalisation costs. memory: the largest batch at 1024 pixels. avatars: a training at 256
-# pixels for TRAIN seconds, with samples. A part that fails or runs out of its time does not stop the others.
+# pixels for TRAIN seconds, with samples. Each part has a time limit; one that fails or exceeds it does not stop the others.
 set -u
 cd "$(dirname "$0")/.." || exit
 out=${1:?usage: benchmarks/gpu_session.sh OUT [PART...]}

@@ -1,7 +1,7 @@
 """Plants one fault after another in a copy of the package and checks that the fast tests catch each.
 
     python -m tests.planted_faults                 # all, a few minutes
-    python -m tests.planted_faults hinge resume    # some
+    python -m tests.planted_faults hinge checksum  # some
 
 Each fault runs the test files that should catch it, with the markers of the fast tier. Prints a table; exit status 1 if
 a fault is missed.

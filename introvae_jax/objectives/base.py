@@ -75,13 +75,13 @@ class Objective:
     def encoder_loss(
         self, encode: Encode, decode: Decode, batch: Batch, mean: Mean
     ) -> tuple[jax.Array, tuple[jax.Array, Terms]]:
-        """The encoder's loss, the latents of the real images, and terms for the log."""
+        """The encoder's loss, a scalar; the latents of the real images, [B, Z]; and scalar terms for the log."""
         raise NotImplementedError
 
     def decoder_loss(
         self, encode: Encode, decode: Decode, batch: Batch, z: jax.Array, mean: Mean
     ) -> tuple[jax.Array, Terms]:
-        """The decoder's loss, and terms for the log."""
+        """The decoder's loss, a scalar, and scalar terms for the log. z: the latents that encoder_loss returned."""
         raise NotImplementedError
 
     @classmethod

@@ -8,7 +8,7 @@ HEAD = """
 # What a file from a stranger can do
 
 Files of these kinds run no code, import no module, read no other file, and neither block nor exhaust memory. Each row
-says what the format could do elsewhere, what happens here, and which test shows it.
+names what the format can do in other programs, what happens here, and the test for it.
 
 | file | what it could do | what happens | test |
 |---|---|---|---|

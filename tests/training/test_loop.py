@@ -203,13 +203,13 @@ def test_non_finite_numbers_stop_the_run_and_are_named(tmp_path, start):
 
 def test_a_collapsed_run_stops_where_it_is_asked_to_and_says_what_helps(tmp_path, start):
     """A decoder that is pulled thirty times as hard as it should be, once the VAE has learnt something."""
-    sick = (
+    failing = (
         "--config=configs/digits.py", "--config.model.channels=(8, 8, 16)", "--config.model.z_dim=8",
         "--config.objective.warmup_steps=300", "--config.objective.alpha=5", "--config.objective.alpha_d=30",
         "--config.objective.margin=60", "--config.optim.learning_rate=3e-3", "--config.log.every=20",
         "--config.checkpoint.every=100", "--config.checkpoint.calibration_batches=2", "--config.log.stop_on_collapse",
     )  # fmt: skip
-    status, said = finish(start(tmp_path, 2_000, base=sick))
+    status, said = finish(start(tmp_path, 2_000, base=failing))
     assert status == 1
     *_, advice, error = said.strip().splitlines()
     assert "collapsed: loss_rec" in advice

@@ -25,10 +25,10 @@ def config(rollbacks, steps=30):
 
 
 @pytest.fixture
-def sick(monkeypatch):
+def failing(monkeypatch):
     """A function that makes the losses infinite at a step, as long as the noise is that of the `times` first keys."""
 
-    def make_sick(at, times):
+    def make_failing(at, times):
         seen, make_step = [], Experiment.make_step
 
         def make(self, name, **changes):
@@ -52,11 +52,11 @@ def sick(monkeypatch):
         monkeypatch.setattr(train_loop.TrainLoop, "run", note)
         return seen
 
-    return make_sick
+    return make_failing
 
 
-def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
-    seen = sick(at=23, times=2)
+def test_it_goes_back_with_another_key_and_on_to_the_end(failing, tmp_path, capfd):
+    seen = failing(at=23, times=2)
     assert train_loop.train(config(rollbacks=3), tmp_path)
     assert [step for step, _ in seen] == [0, 20, 20]
     assert len({tuple(key) for _, key in seen}) == 3
@@ -71,8 +71,8 @@ def test_it_goes_back_with_another_key_and_on_to_the_end(sick, tmp_path, capfd):
     assert np.asarray(state(tmp_path, 30)["key"]).tolist() == seen[-1][1]
 
 
-def test_after_so_many_times_it_stops(sick, tmp_path):
-    sick(at=23, times=9)
+def test_after_so_many_times_it_stops(failing, tmp_path):
+    failing(at=23, times=9)
     with pytest.raises(UserError, match=r"is inf at step 24: stopped after 2 rollbacks, .* checkpoint is step 20"):
         train_loop.train(config(rollbacks=2), tmp_path)
     with pytest.raises(
@@ -81,15 +81,15 @@ def test_after_so_many_times_it_stops(sick, tmp_path):
         train_loop.train(config(rollbacks=2), tmp_path)
 
 
-def test_without_leave_it_stops_at_once(sick, tmp_path):
-    sick(at=23, times=1)
+def test_without_leave_it_stops_at_once(failing, tmp_path):
+    failing(at=23, times=1)
     with pytest.raises(UserError, match=r"is inf at step 24: stopped, the last good checkpoint is step 20"):
         train_loop.train(config(rollbacks=0), tmp_path)
     assert not (tmp_path / "rollbacks.jsonl").exists()
 
 
-def test_before_the_first_checkpoint_it_starts_over(sick, tmp_path):
-    seen = sick(at=3, times=1)
+def test_before_the_first_checkpoint_it_starts_over(failing, tmp_path):
+    seen = failing(at=3, times=1)
     assert train_loop.train(config(rollbacks=1, steps=10), tmp_path)
     assert [step for step, _ in seen] == [0, 0]
 
@@ -169,11 +169,11 @@ def test_a_start_from_step_0_that_would_lose_progress_needs_a_flag(tmp_path, lef
     assert [record["step"] for record in records(tmp_path)] == list(range(5, 41, 5))
 
 
-def test_a_run_that_is_killed_after_it_went_back_ends_the_same(sick, tmp_path, monkeypatch):
-    sick(at=23, times=1)
+def test_a_run_that_is_killed_after_it_went_back_ends_the_same(failing, tmp_path, monkeypatch):
+    failing(at=23, times=1)
     assert train_loop.train(config(rollbacks=1), tmp_path / "unbroken")
     monkeypatch.undo()
-    seen = sick(at=23, times=1)
+    seen = failing(at=23, times=1)
     kills = iter([False, True])
     advance = train_loop.TrainLoop.run
 
@@ -190,8 +190,8 @@ def test_a_run_that_is_killed_after_it_went_back_ends_the_same(sick, tmp_path, m
     jax.tree.map(np.testing.assert_array_equal, state(tmp_path / "unbroken", 30), state(tmp_path / "killed", 30))
 
 
-def test_damaged_lines_of_the_count_are_set_aside(sick, tmp_path, capfd):
-    sick(at=23, times=9)
+def test_damaged_lines_of_the_count_are_set_aside(failing, tmp_path, capfd):
+    failing(at=23, times=9)
     path = tmp_path / "rollbacks.jsonl"
     path.write_bytes(b'\0\0\n{"to": 0, "reason": "kl_real is inf at step 3"}\n{"to": "x"}\n')
     with pytest.raises(UserError, match="stopped after 2 rollbacks"):  # the whole one counts
